@@ -1,0 +1,84 @@
+"""Batch prediction: score a CSV or Parquet file of any size into a Parquet file.
+
+`python -m << cookiecutter.package_name >> predict --input FILE --output FILE` keeps rows and their
+order, in bounded memory. The output appears when it is complete, and not at all after an error.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.pipeline import Pipeline
+from tqdm import tqdm
+
+from . import data, tracking
+from .errors import UserError
+from .features import Kinds
+from .params import Data, load
+from .registry import load_model, require_version
+
+CHUNK = 200_000  # rows
+
+log = logging.getLogger(__name__)
+
+
+def score(model: Pipeline, X: pd.DataFrame) -> dict[str, np.ndarray]:
+    """`prediction`, and for a classifier `probability_<class>` (of two classes, the second's)."""
+    if not hasattr(model, "classes_"):
+        return {"prediction": model.predict(X)}
+    probability, classes = model.predict_proba(X), model.classes_
+    label = pd.Series(classes).take(probability.argmax(axis=1)).to_numpy()
+    shown = range(len(classes)) if len(classes) > 2 else [1]
+    return {"prediction": label} | {f"probability_{classes[k]}": probability[:, k] for k in shown}
+
+
+def tables(
+    model: Pipeline, kinds: Kinds, path: Path, settings: Data, version: str
+) -> Iterator[pa.Table]:
+    """The predictions of the file, a chunk at a time; the next chunk is read meanwhile."""
+    parts = data.chunks(path, settings, kinds, CHUNK)
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = reader.submit(next, parts, None)
+            columns = {c: part[c] for c in (settings.id, settings.time) if c in part}
+            columns |= score(model, part)
+            columns["model_version"] = np.full(len(part), int(version), np.int32)
+            yield pa.table(columns)
+
+
+def run(input: str, output: str, model: str) -> None:
+    params = load()
+    source, target = Path(input), Path(output)
+    client = tracking.connect()
+    version = require_version(client, params.register_.name, model)
+    pipeline, kinds = load_model(version, params)
+    parts = tables(pipeline, kinds, source, params.data, version.version)
+    first = next(parts, None)
+    if first is None:
+        raise UserError(f"{source}: the file has no rows")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    rows = 0
+    try:
+        with (
+            pq.ParquetWriter(partial, first.schema) as writer,
+            tqdm(desc="predict", unit="row", unit_scale=True) as bar,
+        ):
+            for table in chain([first], parts):
+                writer.write_table(table.cast(first.schema))
+                rows += len(table)
+                bar.update(len(table))
+        os.replace(partial, target)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    log.info("%s rows scored by version %s into %s", f"{rows:,}", version.version, target)

@@ -1,0 +1,146 @@
+"""Model registration: a person makes a run the champion, with a model card that says what it is.
+
+`python -m << cookiecutter.package_name >> register --run ID` (or `--run last`) needs an evaluation
+of that run. The version before it keeps the alias `previous`.
+"""
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Run
+
+from . import __doc__ as about
+from . import tracking
+from .errors import UserError
+from .evaluate import GREATER_IS_BETTER
+from .params import ROOT, Params, load
+from .registry import find_version, load_model
+
+log = logging.getLogger(__name__)
+
+
+def card(run: Run, evaluation: dict, version: str, params: Params) -> str:
+    """The model card (Markdown), from what the run and its evaluation recorded."""
+    tags, logged, rows = run.data.tags, run.data.params, evaluation["rows"]
+    metric, table = evaluation["metric"], pd.DataFrame(evaluation["table"])
+    dirty = " with uncommitted changes (changes.diff)" if tags["dirty"] == "true" else ""
+    fitted = (
+        f", fitted on {logged['fitted_from']} to {logged['fitted_until']}"
+        if "fitted_from" in logged
+        else ""
+    )
+    whole = table[table["segment"] == "all"].set_index("model").drop(columns=["segment", "rows"])
+    parts = table[table["segment"] != "all"]
+    by_segment = parts.pivot_table(metric, ["segment", "rows"], "model", sort=False)
+    arguments = {k: v for k, v in logged.items() if k.startswith("model.arguments.")}
+    limits = "\n".join(f"- {note}." for note in [*evaluation["notes"], _weakest(parts, metric)])
+    return f"""# {params.register_.name}, version {version}
+
+{about}
+
+- **Task**: {params.task} of `{params.data.target}`
+- **Run** `{run.info.run_id}`, commit `{tags["commit"]}`{dirty}
+- **Data**: `{logged["data.source"]}` up to batch {logged["last_batch"]}{fitted}
+- **Data digest**: `{tags["data"]}`
+- **Arguments**: {", ".join(f"{k[16:]} {v}" for k, v in arguments.items()) or "scikit-learn's own"}
+
+## Metrics
+
+On {rows["count"]:,} {rows["of"]} rows{f", {rows['from']} to {rows['to']}" if rows["from"] else ""}.
+
+{_markdown(whole.T.rename_axis("metric"))}
+
+{f"By segment, {metric}:" if len(parts) else ""}
+
+{_markdown(by_segment) if len(parts) else ""}
+
+The plots are in the run's artifacts, below `evaluation/`.
+
+## Limits
+
+{limits}
+- Words that it did not see in training count as unknown.
+- What came after its last batch is unknown to it: evaluate it on each new one.
+
+## Reproduce it
+
+```
+git checkout {tags["commit"]}
+make setup data train
+```
+
+The same data (see the digest) gives the same metrics.
+"""
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    shown = table.reset_index()
+    rows = [
+        [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
+        for row in shown.to_numpy(object)
+    ]
+    lines = [list(map(str, shown.columns)), ["---"] * len(shown.columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _weakest(parts: pd.DataFrame, metric: str) -> str:
+    own = parts[parts["model"] == "candidate"].dropna(subset=[metric])
+    if own.empty:
+        return "No segments were looked at (evaluate.segments)"
+    worst = own.loc[own[metric].idxmin() if metric in GREATER_IS_BETTER else own[metric].idxmax()]
+    value, rows = worst[metric], worst["rows"]
+    return f"Weakest segment: {worst['segment']}, {metric} {value:.4g} on {rows:,} rows"
+
+
+def run(run: str) -> None:
+    params = load()
+    client, found = tracking.connect(), tracking.find_run(run)
+    load_model(found, params)  # what cannot be loaded is not registered
+    evaluation = _evaluation(found)
+    name = params.register_.name
+    champion = find_version(client, name, "champion")
+    if champion is not None and champion.run_id == found.info.run_id:
+        log.info("run %s is the champion already: version %s", found.info.run_id, champion.version)
+        return
+    try:
+        client.create_registered_model(name)
+    except mlflow.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    previous = champion.version if champion else "none"
+    tags = {key: found.data.tags[key] for key in ("commit", "data", "dirty", "model_sha256")}
+    version = client.create_model_version(
+        name,
+        found.data.tags["model_uri"],
+        found.info.run_id,
+        tags=tags | {"trigger": "manual", "previous_version": previous},
+    ).version
+    text = card(found, evaluation, version, params)
+    client.update_model_version(name, version, description=text)
+    path = ROOT / "reports" / f"model-card-v{version}.md"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    client.log_artifact(found.info.run_id, str(path))
+    if champion is not None:
+        client.set_registered_model_alias(name, "previous", champion.version)
+    client.set_registered_model_alias(name, "champion", version)
+    log.info("%s version %s is the champion (before: %s)", name, version, previous)
+    log.info("its model card: %s", path)
+
+
+def _evaluation(run: Run) -> dict:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            file = "evaluation/test/evaluation.json"
+            path = mlflow.artifacts.download_artifacts(
+                run_id=run.info.run_id, artifact_path=file, dst_path=folder
+            )
+            return json.loads(Path(path).read_text(encoding="utf-8"))
+        except (mlflow.MlflowException, OSError):
+            raise UserError(
+                f"run {run.info.run_id} has no evaluation: run the step `evaluate` on it first"
+            ) from None

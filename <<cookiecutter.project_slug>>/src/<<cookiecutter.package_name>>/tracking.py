@@ -1,0 +1,168 @@
+"""Experiment tracking: the project's MLflow store, and what a run keeps of a training.
+
+Without MLFLOW_TRACKING_URI the store is mlflow.db and mlartifacts/ at the project's root, wherever
+a command or a notebook starts.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import distributions, version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.entities import Run
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+from sklearn.pipeline import Pipeline
+
+from . import data
+from .errors import UserError
+from .features import Kinds
+from .model import TRUSTED_TYPES
+from .params import ROOT, Params
+from .registry import SIGNATURE_TYPES, fingerprint
+
+EXPERIMENT = "<< cookiecutter.project_slug >>"
+
+
+def connect() -> mlflow.MlflowClient:
+    """Point MLflow to the store and the project's experiment; raises UserError if it is away."""
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient()
+    try:
+        if client.get_experiment_by_name(name) is None:
+            location = "project:/mlartifacts" if uri.startswith("sqlite:") else None
+            client.create_experiment(name, artifact_location=location)
+        mlflow.set_experiment(name)
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"MLFLOW_TRACKING_URI: cannot use the store {uri}: {reason}") from None
+    return client
+
+
+def log_training(
+    model: Pipeline,
+    train: pd.DataFrame,
+    test: pd.DataFrame,
+    metrics: dict[str, float],
+    paths: list[Path],
+    params: Params,
+) -> str:
+    """Log one training with everything that it takes to repeat it; returns the id of the run."""
+    connect()
+    X, _ = data.xy(train, params)
+    kinds = Kinds(model.named_steps["tidy"].kinds)
+    digest = data.digest(paths)
+    source = CodeDatasetSource({"data.source": params.data.source, "last_batch": paths[-1].stem})
+    with mlflow.start_run(run_name=f"train {paths[-1].stem}") as run:
+        mlflow.log_params(params.flat() | _period(train, params) | {"last_batch": paths[-1].stem})
+        mlflow.set_tags({"step": "train", "data": digest, **_commit()})
+        for name, rows in (("train", train), ("test", test)):
+            dataset = mlflow.data.from_pandas(
+                rows, source, targets=params.data.target, name=name, digest=digest[:16]
+            )
+            # MLflow infers a schema value by value: a hundred rows say the same in no time.
+            vars(dataset)["schema"] = mlflow.data.from_pandas(rows.head(100), source).schema
+            mlflow.log_input(dataset, context=name)
+        mlflow.log_text(_environment(), "environment.txt")
+        logged = mlflow.sklearn.log_model(
+            model,
+            name="model",
+            serialization_format="skops",
+            skops_trusted_types=[*TRUSTED_TYPES, *params.model.trusted_types],
+            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
+            signature=signature(kinds),
+            input_example=X[list(kinds)].head(5),
+            pyfunc_predict_fn="predict" if params.task == "regression" else "predict_proba",
+        )
+        mlflow.log_metrics({k: v for k, v in metrics.items() if v == v}, model_id=logged.model_id)
+        with tempfile.TemporaryDirectory() as folder:
+            local = mlflow.artifacts.download_artifacts(logged.model_uri, dst_path=folder)
+            mlflow.set_tag("model_sha256", fingerprint(Path(local)))
+        mlflow.set_tag("model_uri", logged.model_uri)
+    return run.info.run_id
+
+
+_REQUIREMENTS = ["mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops"]
+
+
+def signature(kinds: Kinds) -> ModelSignature:
+    """The model's columns by name, each of them optional as a value: Tidy knows missing values."""
+    columns = [ColSpec(SIGNATURE_TYPES[kind], name, required=False) for name, kind in kinds.items()]
+    return ModelSignature(inputs=Schema(columns))
+
+
+def _period(train: pd.DataFrame, params: Params) -> dict[str, str]:
+    time = params.data.time
+    if time is None:
+        return {}
+    return {"fitted_from": str(train[time].min()), "fitted_until": str(train[time].max())}
+
+
+def _commit() -> dict[str, str]:
+    """The commit that trains; with changes on top it is `dirty`, and they are in changes.diff."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--", ".")
+        if changed:
+            mlflow.log_text(changed + "\n\n" + git("diff", "HEAD", "--", "."), "changes.diff")
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": "none", "dirty": "true"}
+    return {"commit": commit, "dirty": str(bool(changed)).lower()}
+
+
+def _environment() -> str:
+    lines = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
+    return "\n".join([f"# Python {sys.version.split()[0]}, {sys.platform}", *lines, ""])
+
+
+def log_evaluation(run: Run, table: pd.DataFrame, batch: str | None, files: list[Path]) -> None:
+    """Add an evaluation to its run: the plots, and each metric of the candidate.
+
+    A metric of the test rows is `evaluated_...`; that of a later batch is `batch_...` at the step
+    that the batch's digits make (201304), so that MLflow draws it over the months.
+    """
+    client, run_id = connect(), run.info.run_id
+    candidate = table[(table["model"] == "candidate") & (table["segment"] == "all")].iloc[0]
+    prefix = "evaluated" if batch is None else "batch"
+    step = int("".join(c for c in batch or "" if c.isdigit())[:18] or 0)
+    for name, value in candidate.iloc[3:].dropna().items():
+        client.log_metric(run_id, f"{prefix}_{name}", float(value), step=step)
+    for file in files:
+        client.log_artifact(run_id, str(file), f"evaluation/{batch or 'test'}")
+
+
+def find_run(run: str) -> Run:
+    """The training run of this id, or the last that finished; UserError if there is none."""
+    client = connect()
+    if run != "last":
+        try:
+            return client.get_run(run)
+        except mlflow.MlflowException:
+            raise UserError(f"no run has the id {run}: see `make ui`, or name `last`") from None
+    experiment = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+    found = client.search_runs(
+        [experiment.experiment_id],
+        "tags.step = 'train' and attributes.status = 'FINISHED'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    if not found:
+        raise UserError("there is no finished run: run the step `train` first")
+    return found[0]

@@ -1,0 +1,71 @@
+"""Hyperparameter tuning: a random search over `candidates()` of model.py, by cross-validation.
+
+`python -m << cookiecutter.package_name >> tune` logs a run a candidate, nested in one, and prints
+the best as lines for params.yaml: taking them over is a person's decision. With a time column each
+fold is validated on rows later than those it was fitted on.
+"""
+
+import logging
+
+import mlflow
+import numpy as np
+import yaml
+from sklearn.model_selection import KFold, ParameterSampler, TimeSeriesSplit
+from tqdm import tqdm
+
+from . import data, tracking
+from .evaluate import GREATER_IS_BETTER
+from .model import candidates
+from .params import Params, load
+from .train import fit, score
+
+log = logging.getLogger(__name__)
+
+
+def folds(rows: int, params: Params) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Row numbers to fit on and to validate on; rows must be in order of time if there is one."""
+    if params.data.time is not None:
+        return list(TimeSeriesSplit(params.tune.folds).split(np.empty(rows)))
+    splitter = KFold(params.tune.folds, shuffle=True, random_state=params.seed)
+    return list(splitter.split(np.empty(rows)))
+
+
+def with_arguments(params: Params, arguments: dict) -> Params:
+    """The settings with other `model.arguments`."""
+    merged = params.model.arguments | arguments
+    return params.model_copy(
+        update={"model": params.model.model_copy(update={"arguments": merged})}
+    )
+
+
+def run() -> None:
+    params = load()
+    frame = data.labelled(data.read(data.batches(params.data), params.data), params)
+    train, _ = data.split(frame, params)
+    if params.data.time is not None:
+        train = train.sort_values(params.data.time, kind="stable")
+    metric, parts = params.evaluate.metric, folds(len(train), params)
+    drawn = list(ParameterSampler(candidates(), params.tune.candidates, random_state=params.seed))
+    tracking.connect()
+    means = []
+    with mlflow.start_run(run_name="tune"):
+        mlflow.set_tags({"step": "tune"})
+        mlflow.log_params(params.flat())
+        for number, arguments in enumerate(tqdm(drawn, desc="tune", unit="candidate")):
+            tried, scores = with_arguments(params, arguments), []
+            with mlflow.start_run(run_name=f"candidate {number}", nested=True):
+                mlflow.set_tags({"step": "candidate"})
+                mlflow.log_params(tried.model.arguments)
+                for fold, (fitted, validated) in enumerate(parts):
+                    model = fit(train.iloc[fitted], tried)
+                    scores.append(score(model, train.iloc[validated], tried)[metric])
+                    mlflow.log_metric(f"fold_{metric}", scores[-1], step=fold)
+                means.append(float(np.mean(scores)))
+                mlflow.log_metric(f"mean_{metric}", means[-1])
+        sign = 1 if metric in GREATER_IS_BETTER else -1
+        best = int(np.nanargmax(sign * np.array(means)))
+        mlflow.log_metric(f"best_mean_{metric}", means[best])
+        mlflow.log_dict(drawn[best], "best.yaml")
+    log.info("best of %d: %s %.4f; for params.yaml:", len(drawn), metric, means[best])
+    arguments = with_arguments(params, drawn[best]).model.arguments
+    log.info("%s", yaml.safe_dump({"model": {"arguments": arguments}}, sort_keys=False).strip())

@@ -1,0 +1,70 @@
+"""Which answers make a working project; everything else gets one sentence that says what to do."""
+
+import keyword
+import os
+import re
+import sys
+from pathlib import Path
+
+# Import names that no distribution of the same name brings; the others are read from the pins.
+IMPORTS = {"attr", "bs4", "dateutil", "git", "google", "jwt", "markdown_it", "mpl_toolkits", "nox"}
+IMPORTS |= {"opentelemetry", "pil", "pkg_resources", "pylab", "setuptools", "sklearn", "yaml", "zmq"}
+IMPORTS |= {"src", "test", "tests", "notebooks", "data"}
+PATH_WORDS = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
+LONGEST = 50
+
+
+def problem(answers: dict, folder: str) -> str | None:
+    """The first thing that is wrong with the answers, or with the folder to write into."""
+    slug, package = answers["project_slug"], answers["package_name"]
+    for name in ("project_name", "description", "author_name"):
+        text = answers[name]
+        if not text.strip():
+            return f"{name} is empty: give it some words"
+        bad = [c for c in text if c in '"\\' or not c.isprintable()]
+        if bad:
+            return f"{name} holds {bad[0]!r}: leave out quotation marks, backslashes and line breaks"
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", slug) or len(slug) > LONGEST:
+        return (
+            f"project_slug {slug!r} cannot name a folder and a model:"
+            f" use at most {LONGEST} of a-z, 0-9 and inner '-'"
+        )
+    if slug in PATH_WORDS:
+        return f"project_slug {slug!r} is a reserved file name on Windows: choose another"
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", package) or len(package) > LONGEST:
+        return (
+            f"package_name {package!r} cannot be imported: start with a letter,"
+            f" then at most {LONGEST} of a-z, 0-9 and '_'"
+        )
+    if keyword.iskeyword(package) or keyword.issoftkeyword(package):
+        return f"package_name {package!r} is a word of Python: choose another"
+    if package in taken(Path(answers["_repo_dir"])):
+        return f"package_name {package!r} would hide an installed package: choose another"
+    if not re.fullmatch(r"[^@\s\"\\<>]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", answers["author_email"]):
+        return f"author_email {answers['author_email']!r} is no address: give one like you@example.com"
+    if os.listdir(folder):
+        return f"{folder} is not empty: choose another project_slug or another --output-dir"
+    return None
+
+
+def taken(template: Path) -> set[str]:
+    """Names that the standard library and the pinned dependencies use for their imports."""
+    pins = template.glob("<*/requirements/*.txt")
+    names = {
+        re.split(r"[=\s\[]", line)[0].lower().replace("-", "_").replace(".", "_")
+        for path in pins
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    }
+    return {name.lower() for name in sys.stdlib_module_names} | names | IMPORTS
+
+
+def remove_empty_folders(answers: dict) -> None:
+    """Take back the folders that cookiecutter made on the way to a slug like a/b/c."""
+    inside, top = Path.cwd(), Path(answers["_output_dir"]).resolve()
+    if inside.parent == top or top not in inside.parents:
+        return
+    os.chdir(top)
+    while inside != top and not any(inside.iterdir()):
+        inside.rmdir()
+        inside = inside.parent

@@ -1,0 +1,60 @@
+"""Which path of the generated project belongs to which maturity level; nothing else says so.
+
+A folder stands for all below it. PACKAGE is the project's package. A path belongs to the line that
+is the longest prefix of it, so a folder of a higher level may lie in one of a lower level.
+"""
+
+LEVELS = {
+    0: [
+        ".cookiecutter.yaml",
+        ".gitattributes",
+        ".gitignore",
+        ".pre-commit-config.yaml",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "notebooks",
+        "params.yaml",
+        "pyproject.toml",
+        "requirements/example.txt",
+        "requirements/experiment.txt",
+        "requirements/uv.txt",
+        "src/PACKAGE/__init__.py",
+        "src/PACKAGE/__main__.py",
+        "src/PACKAGE/artifacts.py",
+        "src/PACKAGE/data.py",
+        "src/PACKAGE/errors.py",
+        "src/PACKAGE/evaluate.py",
+        "src/PACKAGE/example.py",
+        "src/PACKAGE/features.py",
+        "src/PACKAGE/model.py",
+        "src/PACKAGE/params.py",
+        "src/PACKAGE/plots.py",
+        "src/PACKAGE/predict.py",
+        "src/PACKAGE/register.py",
+        "src/PACKAGE/registry.py",
+        "src/PACKAGE/serve.py",
+        "src/PACKAGE/tracking.py",
+        "src/PACKAGE/train.py",
+        "src/PACKAGE/tune.py",
+        "tests/conftest.py",
+        "tests/test_data.py",
+        "tests/test_features.py",
+        "tests/test_model.py",
+        "tests/test_notebooks.py",
+        "tests/test_steps.py",
+    ],
+}
+
+
+def level_of(path: str, package: str) -> int:
+    """The level of a file, by its path from the project's root with `/`; KeyError if no line has it."""
+    best: tuple[int, int] | None = None
+    for level, prefixes in LEVELS.items():
+        for prefix in prefixes:
+            prefix = prefix.replace("PACKAGE", package)
+            if path == prefix or path.startswith(prefix + "/"):
+                best = max(best or (0, 0), (len(prefix), level))
+    if best is None:
+        raise KeyError(f"no line of LEVELS holds {path}")
+    return best[1]

@@ -1,0 +1,19 @@
+"""Refuse answers that cannot make a working project, before a single file is written."""
+
+import json
+import os
+import sys
+
+ANSWERS = json.loads(r"""<< cookiecutter | tojson >>""")
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(ANSWERS["_repo_dir"], "hooks"))
+
+import answers  # noqa: E402
+
+if __name__ == "__main__":
+    problem = answers.problem(ANSWERS, os.getcwd())
+    if problem:
+        print(problem, file=sys.stderr, flush=True)
+        answers.remove_empty_folders(ANSWERS)
+        sys.exit(1)
