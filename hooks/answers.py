@@ -6,10 +6,6 @@ import re
 import sys
 from pathlib import Path
 
-# Import names that no distribution of the same name brings; the others are read from the pins.
-IMPORTS = {"attr", "bs4", "dateutil", "git", "google", "jwt", "markdown_it", "mpl_toolkits", "nox"}
-IMPORTS |= {"opentelemetry", "pil", "pkg_resources", "pylab", "setuptools", "sklearn", "yaml", "zmq"}
-IMPORTS |= {"src", "test", "tests", "notebooks", "data"}
 PATH_WORDS = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
 LONGEST = 50
 
@@ -23,7 +19,9 @@ def problem(answers: dict, folder: str) -> str | None:
             return f"{name} is empty: give it some words"
         bad = [c for c in text if c in '"\\' or not c.isprintable()]
         if bad:
-            return f"{name} holds {bad[0]!r}: leave out quotation marks, backslashes and line breaks"
+            return (
+                f"{name} holds {bad[0]!r}: leave out quotation marks, backslashes and line breaks"
+            )
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", slug) or len(slug) > LONGEST:
         return (
             f"project_slug {slug!r} cannot name a folder and a model:"
@@ -38,25 +36,24 @@ def problem(answers: dict, folder: str) -> str | None:
         )
     if keyword.iskeyword(package) or keyword.issoftkeyword(package):
         return f"package_name {package!r} is a word of Python: choose another"
-    if package in taken(Path(answers["_repo_dir"])):
+    if package in taken():
         return f"package_name {package!r} would hide an installed package: choose another"
     if not re.fullmatch(r"[^@\s\"\\<>]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", answers["author_email"]):
-        return f"author_email {answers['author_email']!r} is no address: give one like you@example.com"
+        return (
+            f"author_email {answers['author_email']!r} is no address: give one like you@example.com"
+        )
     if os.listdir(folder):
         return f"{folder} is not empty: choose another project_slug or another --output-dir"
     return None
 
 
-def taken(template: Path) -> set[str]:
-    """Names that the standard library and the pinned dependencies use for their imports."""
-    pins = template.glob("<*/requirements/*.txt")
-    names = {
-        re.split(r"[=\s\[]", line)[0].lower().replace("-", "_").replace(".", "_")
-        for path in pins
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if "==" in line
-    }
-    return {name.lower() for name in sys.stdlib_module_names} | names | IMPORTS
+def taken() -> set[str]:
+    """Names that the standard library, the pinned dependencies or the project itself import by.
+
+    `make pins` writes the dependencies' names beside this file.
+    """
+    listed = (Path(__file__).parent / "taken_names.txt").read_text(encoding="utf-8").split()
+    return {name.lower() for name in sys.stdlib_module_names} | set(listed)
 
 
 def remove_empty_folders(answers: dict) -> None:

@@ -22,20 +22,22 @@ def keep_level(project: Path, package: str, level: int) -> None:
 def git(folder: Path, *arguments: str) -> str | None:
     """What git prints, or None if it fails or is not installed."""
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True
+        )
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
 def record_commit(project: Path, template: Path) -> None:
-    """Add the template's own commit to the answers file, where the template is a git checkout."""
+    """Add the template's own commit to the answers file, where the template is a clean checkout."""
     if git(template, "rev-parse", "--show-toplevel") != str(template.resolve()):
         return
     commit = git(template, "rev-parse", "HEAD")
-    if commit:
+    if commit and git(template, "status", "--porcelain") == "":
         with (project / ".cookiecutter.yaml").open("a", encoding="utf-8", newline="\n") as file:
-            file.write(f"  commit: {commit}\n")
+            file.write(f'  commit: "{commit}"\n')
 
 
 def first_commit(project: Path, answers: dict) -> bool:

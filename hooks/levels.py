@@ -37,6 +37,7 @@ LEVELS = {
         "src/PACKAGE/tracking.py",
         "src/PACKAGE/train.py",
         "src/PACKAGE/tune.py",
+        "src/PACKAGE/ui.py",
         "tests/conftest.py",
         "tests/test_data.py",
         "tests/test_features.py",

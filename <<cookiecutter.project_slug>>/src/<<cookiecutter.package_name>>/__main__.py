@@ -41,11 +41,15 @@ STEPS: dict[str, tuple[str, dict[str, dict]]] = {
             "--port": {"type": int, "default": 5001, "help": "port on 127.0.0.1 (default: 5001)"},
         },
     ),
+    "ui": (
+        "look at runs and models in MLflow's pages",
+        {"--port": {"type": int, "default": 5000, "help": "port on 127.0.0.1 (default: 5000)"}},
+    ),
 }
 
 
 def parser() -> argparse.ArgumentParser:
-    root = argparse.ArgumentParser(prog="python -m << cookiecutter.package_name >>")
+    root = argparse.ArgumentParser(prog=f"python -m {__package__}")
     steps = root.add_subparsers(dest="step", required=True, metavar="STEP")
     for name, (text, arguments) in STEPS.items():
         step = steps.add_parser(name, help=text, description=text.capitalize() + ".")

@@ -39,6 +39,7 @@ def batches(data: Data) -> list[Path]:
     if not chosen:
         raise UserError(
             f"params.yaml: data.through: {through} is before the first batch, {paths[0].stem}"
+            " (null: use all)"
         )
     return chosen
 
@@ -62,7 +63,8 @@ def read(paths: list[Path], data: Data) -> pd.DataFrame:
         for column in sorted(wanted - set(frame.columns)):
             raise UserError(
                 f"{path}: column {column!r} of params.yaml is missing; the file has"
-                f" {', '.join(map(repr, frame.columns))} (is data.csv.sep right?)"
+                f" {', '.join(map(repr, frame.columns))}"
+                + (" (is data.csv.sep right?)" if len(frame.columns) == 1 else "")
             )
         frame, found = _typed(frame, path, data)
         _compare(first, found, paths[0], path)
@@ -75,7 +77,7 @@ def read(paths: list[Path], data: Data) -> pd.DataFrame:
 def chunks(path: Path, data: Data, like: Kinds | None = None, rows: int = 0) -> Iterator:
     """The file as DataFrames of at most `rows` rows (0: all at once).
 
-    With `like`, only these columns are read, and they come in canonical form.
+    With `like`, these columns come in canonical form, `data.id` as it is, and no other is read.
     """
     try:
         if path.stat().st_size == 0:
@@ -85,7 +87,7 @@ def chunks(path: Path, data: Data, like: Kinds | None = None, rows: int = 0) -> 
             yield frame if like is None else _as(frame, path, data, like)
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
-    except (pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (OSError, pa.ArrowException, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{path}: the file cannot be read: {str(error).strip()}") from None
     except UnicodeError as error:
         raise UserError(f"{path}: data.csv.encoding is not {data.csv.encoding}: {error}") from None
@@ -98,7 +100,7 @@ def _parquet(path: Path, data: Data, like: Kinds | None, rows: int) -> Iterator[
         yield pd.read_parquet(path)
         return
     with pq.ParquetFile(path) as file:
-        columns = [c for c in like if c in file.schema_arrow.names] if like else None
+        columns = [c for c in file.schema_arrow.names if like is None or c in {*like, data.id}]
         for part in file.iter_batches(rows, columns=columns):
             yield part.to_pandas()
 
@@ -107,7 +109,7 @@ def _csv(path: Path, data: Data, like: Kinds | None, rows: int) -> Iterator[pd.D
     options = data.csv.model_dump(exclude={"dayfirst"})
     options["dtype"] = {c: str for c in [*data.text, *(like.of("text") if like else ())]}
     if like is not None:
-        options["usecols"] = lambda column: column in like
+        options["usecols"] = lambda column: column in {*like, data.id}
     if not rows:
         yield pd.read_csv(path, low_memory=False, **options)
         return
@@ -115,12 +117,19 @@ def _csv(path: Path, data: Data, like: Kinds | None, rows: int) -> Iterator[pd.D
         yield from reader
 
 
+def rows(path: Path) -> int | None:
+    """How many rows a file has, if it says so itself (Parquet)."""
+    return pq.read_metadata(path).num_rows if path.suffix in (".parquet", ".pq") else None
+
+
 def _typed(frame: pd.DataFrame, path: Path, data: Data) -> tuple[pd.DataFrame, Kinds]:
     """Give each column of a training batch its type; dates and numbers of a CSV are text so far."""
     is_csv = path.suffix not in (".parquet", ".pq")
-    for column in frame.columns.difference([*data.text, data.target]) if is_csv else ():
+    for column in frame.columns.difference(data.text) if is_csv else ():
         if not pd.api.types.is_numeric_dtype(frame[column]):
-            for parse in (parse_dates, parse_numbers):
+            for parse in (
+                (parse_numbers,) if column == data.target else (parse_dates, parse_numbers)
+            ):
                 try:
                     frame[column] = parse(frame[column], data.csv)
                     break
@@ -139,9 +148,10 @@ def _typed(frame: pd.DataFrame, path: Path, data: Data) -> tuple[pd.DataFrame, K
 
 
 def _as(frame: pd.DataFrame, path: Path, data: Data, like: Kinds) -> pd.DataFrame:
-    for column in like:
+    for column in {**like, **dict.fromkeys([data.id] if data.id else [])}:
         if column not in frame:
             raise UserError(f"{path}: column {column!r}, which the model needs, is missing")
+    for column in like:
         text = not pd.api.types.is_numeric_dtype(frame[column])
         try:
             if text and like[column] == "date":
@@ -150,7 +160,8 @@ def _as(frame: pd.DataFrame, path: Path, data: Data, like: Kinds) -> pd.DataFram
                 frame[column] = parse_numbers(frame[column], data.csv)
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: column {column!r}: {error}") from None
-    return canonical(frame[list(like)], like)
+    ready = canonical(frame, like)
+    return ready if data.id is None else ready.assign(**{data.id: frame[data.id]})
 
 
 def _compare(first: Kinds, found: Kinds, first_path: Path, path: Path) -> None:

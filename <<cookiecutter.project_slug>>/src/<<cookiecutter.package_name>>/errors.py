@@ -10,17 +10,17 @@ class UserError(Exception):
 
 def sentence(error: BaseException) -> str | None:
     """The message for a user's mistake or a failure of the machine; None for a bug."""
+    text = " ".join(str(error).split())[:700]
     if isinstance(error, UserError):
-        return str(error)
+        return text
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
         return "the disk is full or over its quota: free some space and run the step again"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
-    first_line = next(iter(str(error).splitlines()), "")
     stores = {"mlflow.exceptions": "MlflowException", "sqlalchemy.exc": "DBAPIError"}
     for module, name in stores.items():
         if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
-            return f"MLflow (see MLFLOW_TRACKING_URI): {first_line}"
+            return f"MLflow (see MLFLOW_TRACKING_URI): {text}"
     if type(error).__name__ == "InvalidParameterError":  # scikit-learn's, which is private
-        return f"params.yaml: model.arguments: {first_line}"
+        return f"params.yaml: model.arguments: {text}"
     return None

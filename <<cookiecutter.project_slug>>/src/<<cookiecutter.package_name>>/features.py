@@ -32,7 +32,7 @@ def kinds(frame: pd.DataFrame) -> Kinds:
 
 def _kind(column: pd.Series) -> str:
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
+        column = column.astype(object)
     types = pd.api.types
     if column.isna().all():
         return "empty"
@@ -84,7 +84,7 @@ def canonical(frame: pd.DataFrame, like: Kinds, keep: list[str] = ()) -> pd.Data
 
 def _to_number(column: pd.Series) -> pd.Series:
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
+        column = column.astype(object)
     if pd.api.types.is_timedelta64_dtype(column.dtype):
         return column.dt.total_seconds()
     if column.dtype == object:

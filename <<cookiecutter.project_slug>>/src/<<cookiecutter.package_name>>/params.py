@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import UserError
 
@@ -57,7 +57,9 @@ class Tune(Section):
 
 
 class Evaluate(Section):
-    metric: str
+    metric: Literal[
+        "roc_auc", "average_precision", "accuracy", "brier", "log_loss", "mae", "rmse", "r2"
+    ]
     segments: list[str] = []
 
 
@@ -74,6 +76,12 @@ class Params(Section):
     tune: Tune = Tune()
     evaluate: Evaluate
     register_: Register = Field(alias="register")
+
+    @model_validator(mode="after")
+    def _metric_of_task(self) -> "Params":
+        if (self.evaluate.metric in ("mae", "rmse", "r2")) != (self.task == "regression"):
+            raise ValueError(f"evaluate.metric {self.evaluate.metric} is none of {self.task}")
+        return self
 
     def flat(self) -> dict[str, Any]:
         """Every setting as `section.key: value`, as MLflow logs them."""
@@ -92,7 +100,10 @@ def load(path: Path | None = None) -> Params:
     """Read and check params.yaml; raises UserError naming the key that is wrong."""
     path = path or ROOT / "params.yaml"
     try:
-        return Params.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise UserError(f"{path.name} holds no settings: it needs task, data and the rest")
+        return Params.model_validate(settings)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run the step inside the project") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -102,7 +113,9 @@ def load(path: Path | None = None) -> Params:
 
 
 def _explain(file: str, error: Any) -> str:
-    *sections, key = [str(part) for part in error["loc"]] or ["(the file)"]
+    if not error["loc"]:
+        return f"{file}: {error['ctx']['error']}"
+    *sections, key = [str(part) for part in error["loc"]]
     name = ".".join([*sections, key])
     if error["type"] != "extra_forbidden":
         return f"{file}: {name}: {error['msg'].lower()}, got {error['input']!r:.80}"

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -60,22 +59,19 @@ def run(input: str, output: str, model: str) -> None:
     client = tracking.connect()
     version = require_version(client, params.register_.name, model)
     pipeline, kinds = load_model(version, params)
-    parts = tables(pipeline, kinds, source, params.data, version.version)
-    first = next(parts, None)
-    if first is None:
-        raise UserError(f"{source}: the file has no rows")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    rows = 0
+    writer, rows = None, 0
     try:
-        with (
-            pq.ParquetWriter(partial, first.schema) as writer,
-            tqdm(desc="predict", unit="row", unit_scale=True) as bar,
-        ):
-            for table in chain([first], parts):
-                writer.write_table(table.cast(first.schema))
+        with tqdm(desc="predict", total=data.rows(source), unit="row", unit_scale=True) as bar:
+            for table in tables(pipeline, kinds, source, params.data, version.version):
+                writer = writer or pq.ParquetWriter(partial, table.schema)
+                writer.write_table(table.cast(writer.schema))
                 rows += len(table)
                 bar.update(len(table))
+        if writer is None:
+            raise UserError(f"{source}: the file has no rows")
+        writer.close()
         os.replace(partial, target)
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error

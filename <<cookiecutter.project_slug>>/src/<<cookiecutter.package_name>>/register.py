@@ -111,7 +111,7 @@ def run(run: str) -> None:
     except mlflow.MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    previous = champion.version if champion else "none"
+    previous = str(champion.version) if champion else "none"
     tags = {key: found.data.tags[key] for key in ("commit", "data", "dirty", "model_sha256")}
     version = client.create_model_version(
         name,

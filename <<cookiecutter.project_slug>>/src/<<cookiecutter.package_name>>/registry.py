@@ -8,14 +8,16 @@ the store, and it runs no code that lies beside the model.
 import hashlib
 import tempfile
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlflow
 import skops.io
-import yaml
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
 from sklearn.pipeline import Pipeline
 from skops.io.exceptions import UntrustedTypesFoundException
 
@@ -24,8 +26,12 @@ from .features import Kinds
 from .model import TRUSTED_TYPES
 from .params import Params
 
-SIGNATURE_TYPES = {"number": "double", "text": "string", "date": "datetime"}
 FILES = ("MLmodel", "model.skops")  # what a stored model is and does
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
+SIGNATURE_TYPES = {"number": "double", "text": "string", "date": "datetime"}
+
+
+_MALFORMED = (KeyError, ValueError, TypeError, AttributeError)  # what skops raises on bad files
 
 
 class Loaded(NamedTuple):
@@ -35,28 +41,44 @@ class Loaded(NamedTuple):
     kinds: Kinds
 
 
-def find_version(client: mlflow.MlflowClient, name: str, version: str) -> ModelVersion | None:
+def find_version(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion | None:
     """The version of the model `name` with this alias or number; None if there is none."""
     try:
-        if version.isdigit():
-            return client.get_model_version(name, version)
-        return client.get_model_version_by_alias(name, version)
+        if alias.isdigit():
+            return client.get_model_version(name, alias)
+        return client.get_model_version_by_alias(name, alias)
     except mlflow.MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
 
 
-def require_version(client: mlflow.MlflowClient, name: str, version: str) -> ModelVersion:
+def require_version(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion:
     """`find_version`, or UserError."""
-    found = find_version(client, name, version)
+    found = find_version(client, name, alias)
     if found is None:
-        raise UserError(f"no version of {name} is {version} yet: run the step `register` first")
+        raise UserError(f"no version of {name} is {alias} yet: run the step `register` first")
     return found
 
 
-def load_model(source: Run | ModelVersion, params: Params, folder: Path | None = None) -> Loaded:
-    """The model of a training run or a registered version; its files stay in `folder`, if given.
+def save_options(kinds: Kinds, params: Params) -> dict[str, Any]:
+    """How a model is stored, for MLflow's `log_model` and `save_model`.
+
+    Every column may lack a value, for Tidy knows missing ones, and numbers are doubles, so that a
+    request may hold 1 or 1.0.
+    """
+    columns = [ColSpec(SIGNATURE_TYPES[kind], name, required=False) for name, kind in kinds.items()]
+    return {
+        "serialization_format": "skops",
+        "skops_trusted_types": [*TRUSTED_TYPES, *params.model.trusted_types],
+        "pip_requirements": [f"{name}=={version(name)}" for name in REQUIREMENTS],
+        "signature": ModelSignature(inputs=Schema(columns)),
+        "pyfunc_predict_fn": "predict" if params.task == "regression" else "predict_proba",
+    }
+
+
+def load_model(source: Run | ModelVersion, params: Params) -> Loaded:
+    """The model of a training run or a registered version.
 
     Raises UserError if the files are not those that training logged, are not in skops format, or
     hold a type that neither model.py nor `model.trusted_types` of params.yaml names.
@@ -67,10 +89,9 @@ def load_model(source: Run | ModelVersion, params: Params, folder: Path | None =
         uri, tags = f"models:/{source.name}/{source.version}", source.tags
     if uri is None:
         raise UserError(f"run {source.info.run_id} has no model: name a run of the step `train`")
-    with tempfile.TemporaryDirectory() as temporary:
-        target = folder or Path(temporary)
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            local = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(target)))
+            local = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
         except OSError as error:
             raise UserError(f"{uri}: its files cannot be read: {error}") from None
         return _read(uri, local, tags.get("model_sha256"), params)
@@ -82,21 +103,21 @@ def _read(uri: str, folder: Path, expected: str | None, params: Params) -> Loade
         raise UserError(f"{uri} is refused: it has no {missing[0]}, so it is not a skops model")
     if fingerprint(folder) != expected:
         raise UserError(f"{uri} is refused: its files are not those that training logged")
-    stored = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-    if stored["flavors"]["sklearn"].get("serialization_format") != "skops":
-        raise UserError(f"{uri} is refused: it is not stored in skops format")
+    kinds_of = {name: kind for kind, name in SIGNATURE_TYPES.items()}
     trusted = [*TRUSTED_TYPES, *params.model.trusted_types]
     try:
+        stored = mlflow.models.Model.load(str(folder))
+        if stored.flavors["sklearn"]["serialization_format"] != "skops":
+            raise UserError(f"{uri} is refused: it is not stored in skops format")
+        kinds = Kinds({c.name: kinds_of[c.type.name] for c in stored.signature.inputs.inputs})
         model = skops.io.load(folder / "model.skops", trusted=trusted)
     except UntrustedTypesFoundException as error:
         raise UserError(
             f"{uri} is refused: {error.args[0]}; if they are yours, add them to model.trusted_types"
         ) from None
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as error:
+    except (zipfile.BadZipFile, mlflow.MlflowException, *_MALFORMED) as error:
         raise UserError(f"{uri} is refused: model.skops cannot be read: {error}") from None
-    kinds_of = {name: kind for kind, name in SIGNATURE_TYPES.items()}
-    signature = mlflow.models.Model.load(str(folder)).signature
-    return Loaded(model, Kinds({c.name: kinds_of[c.type.name] for c in signature.inputs.inputs}))
+    return Loaded(model, kinds)
 
 
 def fingerprint(folder: Path) -> str:

@@ -9,30 +9,28 @@ import os
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import distributions, version
+import warnings
+from importlib.metadata import distributions
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.entities import Run
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
 from sklearn.pipeline import Pipeline
 
 from . import data
 from .errors import UserError
 from .features import Kinds
-from .model import TRUSTED_TYPES
 from .params import ROOT, Params
-from .registry import SIGNATURE_TYPES, fingerprint
+from .registry import fingerprint, save_options
 
 EXPERIMENT = "<< cookiecutter.project_slug >>"
 
 
 def connect() -> mlflow.MlflowClient:
     """Point MLflow to the store and the project's experiment; raises UserError if it is away."""
-    for name in ("mlflow", "alembic"):
+    for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -46,7 +44,7 @@ def connect() -> mlflow.MlflowClient:
             client.create_experiment(name, artifact_location=location)
         mlflow.set_experiment(name)
     except Exception as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = " ".join(str(error).split())[:200]
         raise UserError(f"MLFLOW_TRACKING_URI: cannot use the store {uri}: {reason}") from None
     return client
 
@@ -64,6 +62,7 @@ def log_training(
     X, _ = data.xy(train, params)
     kinds = Kinds(model.named_steps["tidy"].kinds)
     digest = data.digest(paths)
+    warnings.filterwarnings("ignore", "(?s).*integer column", module="mlflow")
     source = CodeDatasetSource({"data.source": params.data.source, "last_batch": paths[-1].stem})
     with mlflow.start_run(run_name=f"train {paths[-1].stem}") as run:
         mlflow.log_params(params.flat() | _period(train, params) | {"last_batch": paths[-1].stem})
@@ -79,12 +78,8 @@ def log_training(
         logged = mlflow.sklearn.log_model(
             model,
             name="model",
-            serialization_format="skops",
-            skops_trusted_types=[*TRUSTED_TYPES, *params.model.trusted_types],
-            pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
-            signature=signature(kinds),
             input_example=X[list(kinds)].head(5),
-            pyfunc_predict_fn="predict" if params.task == "regression" else "predict_proba",
+            **save_options(kinds, params),
         )
         mlflow.log_metrics({k: v for k, v in metrics.items() if v == v}, model_id=logged.model_id)
         with tempfile.TemporaryDirectory() as folder:
@@ -92,15 +87,6 @@ def log_training(
             mlflow.set_tag("model_sha256", fingerprint(Path(local)))
         mlflow.set_tag("model_uri", logged.model_uri)
     return run.info.run_id
-
-
-_REQUIREMENTS = ["mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops"]
-
-
-def signature(kinds: Kinds) -> ModelSignature:
-    """The model's columns by name, each of them optional as a value: Tidy knows missing values."""
-    columns = [ColSpec(SIGNATURE_TYPES[kind], name, required=False) for name, kind in kinds.items()]
-    return ModelSignature(inputs=Schema(columns))
 
 
 def _period(train: pd.DataFrame, params: Params) -> dict[str, str]:

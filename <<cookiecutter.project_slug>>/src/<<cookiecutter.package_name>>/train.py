@@ -32,6 +32,7 @@ def score(model: Pipeline, rows: pd.DataFrame, params: Params) -> dict[str, floa
 
 def run() -> None:
     params = load()
+    tracking.connect()  # a store that is away stops the step before the work, not after
     paths = data.batches(params.data)
     frame = data.labelled(data.read(paths, params.data), params)
     train, test = data.split(frame, params)

@@ -1,0 +1,105 @@
+"""Generated projects with a real environment: the pins are installed once, each project gets them
+as hard links, so that its `.venv` is its own and ready in seconds."""
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TEMPLATE = Path(__file__).parents[1]
+SOURCE = TEMPLATE / "<<cookiecutter.project_slug>>"
+CACHE = TEMPLATE / ".cache"
+BIN = Path(sys.executable).parent
+INSIDE = Path(__file__).parent / "inside"
+
+# A generated project must not see the template's environment, nor a store of the machine's.
+CLEAN = {
+    k: v
+    for k, v in os.environ.items()
+    if not k.startswith(("MLFLOW_", "GIT_", "PYTEST_", "MAKE", "MFLAGS"))
+    and k != "PYTHONDONTWRITEBYTECODE"
+}
+CLEAN["PATH"] = f"{BIN}{os.pathsep}{CLEAN['PATH']}"
+
+
+def run(
+    *command: str | Path, cwd: Path, check: bool = True, **env: str
+) -> subprocess.CompletedProcess:
+    """Run a command in a folder; with `check`, a failure shows what it printed."""
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, env=CLEAN | env, capture_output=True, text=True
+    )
+    if check and done.returncode:
+        pytest.fail(f"{command} in {cwd}: {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def cookiecutter(output: Path, *options: str, **answers: str) -> subprocess.CompletedProcess:
+    """The real command, without prompts, and with a configuration of its own."""
+    config = CACHE / "cookiecutter.yaml"
+    CACHE.mkdir(exist_ok=True)
+    if not config.exists():
+        config.write_text(f"cookiecutters_dir: {CACHE}/templates\nreplay_dir: {CACHE}/replay\n")
+    given = [f"{key}={value}" for key, value in answers.items()]
+    command = [BIN / "cookiecutter", TEMPLATE, "--no-input", "--config-file", config]
+    return run(*command, "-o", output, *options, *given, cwd=output, check=False)
+
+
+def generate(output: Path, **answers: str) -> Path:
+    """A generated project's folder."""
+    done = cookiecutter(output, **answers)
+    assert done.returncode == 0, done.stderr
+    (project,) = (p for p in output.iterdir() if (p / ".cookiecutter.yaml").exists())
+    return project
+
+
+@pytest.fixture(scope="session")
+def environment() -> Path:
+    """The pins of all requirements files in one relocatable environment, made once."""
+    files = sorted(SOURCE.glob("requirements/*.txt"))
+    key = hashlib.sha256(sys.version.encode() + b"".join(f.read_bytes() for f in files))
+    folder = CACHE / f"environment-{key.hexdigest()[:16]}"
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "environment.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "ready").exists():
+            run(
+                "uv",
+                "venv",
+                "-q",
+                "--clear",
+                "--relocatable",
+                "-p",
+                sys.executable,
+                folder,
+                cwd=CACHE,
+            )
+            pins = [word for file in files for word in ("-r", file)]
+            install = ["uv", "pip", "install", "-q", "-p", folder, "--compile-bytecode"]
+            run(*install, "--require-hashes", *pins, cwd=CACHE)
+            (folder / "ready").touch()
+    return folder
+
+
+def attach(project: Path, environment: Path) -> Path:
+    """What `make setup` does, from the environment that is there."""
+    run("cp", "-al", environment, project / ".venv", cwd=project)
+    run("uv", "pip", "install", "-q", "-p", ".venv", "--no-deps", "-e", ".", cwd=project)
+    return project
+
+
+@pytest.fixture
+def make_project(tmp_path: Path, environment: Path) -> Callable[..., Path]:
+    """A function from answers to a generated project with its environment."""
+    return lambda **answers: attach(generate(tmp_path, **answers), environment)
+
+
+def run_inside(project: Path, module: str, *options: str) -> None:
+    """Run tests/inside/MODULE with the project's own Python and pytest."""
+    options += ("-q", "-p", "no:cacheprovider", "-c", str(INSIDE / "pytest.ini"))
+    run(project / ".venv/bin/python", "-m", "pytest", INSIDE / module, *options, cwd=project)
