@@ -119,6 +119,8 @@ def _csv(path: Path, data: Data, like: Kinds | None, rows: int) -> Iterator[pd.D
 
 def rows(path: Path) -> int | None:
     """How many rows a file has, if it says so itself (Parquet)."""
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file")
     return pq.read_metadata(path).num_rows if path.suffix in (".parquet", ".pq") else None
 
 

@@ -59,11 +59,12 @@ def run(input: str, output: str, model: str) -> None:
     client = tracking.connect()
     version = require_version(client, params.register_.name, model)
     pipeline, kinds = load_model(version, params)
+    total = data.rows(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     writer, rows = None, 0
     try:
-        with tqdm(desc="predict", total=data.rows(source), unit="row", unit_scale=True) as bar:
+        with tqdm(desc="predict", total=total, unit="row", unit_scale=True) as bar:
             for table in tables(pipeline, kinds, source, params.data, version.version):
                 writer = writer or pq.ParquetWriter(partial, table.schema)
                 writer.write_table(table.cast(writer.schema))

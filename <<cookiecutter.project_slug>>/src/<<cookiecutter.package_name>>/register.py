@@ -118,6 +118,7 @@ def run(run: str) -> None:
         found.data.tags["model_uri"],
         found.info.run_id,
         tags=tags | {"trigger": "manual", "previous_version": previous},
+        model_id=found.data.tags["model_uri"].removeprefix("models:/"),
     ).version
     text = card(found, evaluation, version, params)
     client.update_model_version(name, version, description=text)

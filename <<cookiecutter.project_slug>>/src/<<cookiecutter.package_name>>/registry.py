@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
+import numpy as np
 import skops.io
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, Schema, TensorSpec
 from sklearn.pipeline import Pipeline
 from skops.io.exceptions import UntrustedTypesFoundException
 
@@ -61,19 +62,21 @@ def require_version(client: mlflow.MlflowClient, name: str, alias: str) -> Model
     return found
 
 
-def save_options(kinds: Kinds, params: Params) -> dict[str, Any]:
+def save_options(model: Pipeline, kinds: Kinds, params: Params) -> dict[str, Any]:
     """How a model is stored, for MLflow's `log_model` and `save_model`.
 
     Every column may lack a value, for Tidy knows missing ones, and numbers are doubles, so that a
     request may hold 1 or 1.0.
     """
     columns = [ColSpec(SIGNATURE_TYPES[kind], name, required=False) for name, kind in kinds.items()]
+    shape = (-1, len(model.classes_)) if hasattr(model, "classes_") else (-1,)
+    outputs = Schema([TensorSpec(np.dtype(np.float64), shape)])
     return {
         "serialization_format": "skops",
         "skops_trusted_types": [*TRUSTED_TYPES, *params.model.trusted_types],
         "pip_requirements": [f"{name}=={version(name)}" for name in REQUIREMENTS],
-        "signature": ModelSignature(inputs=Schema(columns)),
-        "pyfunc_predict_fn": "predict" if params.task == "regression" else "predict_proba",
+        "signature": ModelSignature(inputs=Schema(columns), outputs=outputs),
+        "pyfunc_predict_fn": "predict_proba" if hasattr(model, "classes_") else "predict",
     }
 
 

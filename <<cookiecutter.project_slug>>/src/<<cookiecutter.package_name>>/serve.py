@@ -28,7 +28,7 @@ def run(model: str, port: int) -> None:
     pipeline, kinds = load_model(version, params)
     with tempfile.TemporaryDirectory() as folder:
         copy = str(Path(folder) / "model")
-        mlflow.sklearn.save_model(pipeline, copy, **save_options(kinds, params))
+        mlflow.sklearn.save_model(pipeline, copy, **save_options(pipeline, kinds, params))
         log.info("%s version %s: http://127.0.0.1:%d", version.name, version.version, port)
         start("models", "serve", "--model-uri", copy, "--env-manager", "local", port=port)
 

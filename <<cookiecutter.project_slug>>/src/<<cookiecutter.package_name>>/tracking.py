@@ -79,7 +79,7 @@ def log_training(
             model,
             name="model",
             input_example=X[list(kinds)].head(5),
-            **save_options(kinds, params),
+            **save_options(model, kinds, params),
         )
         mlflow.log_metrics({k: v for k, v in metrics.items() if v == v}, model_id=logged.model_id)
         with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,50 @@
+"""How time and memory of train and predict grow with the rows: information, without a limit.
+
+The exponent k is that of constant + factor * rows ** k through the three points, so that imports and
+the store do not count: 1 is proportional to the rows, 0 is constant.
+"""
+
+import math
+from collections.abc import Iterator
+
+from predict import score
+from project import Line, Used, Workshop, median
+
+ROWS = (10_000, 100_000, 1_000_000)  # ten times more each: `exponent` relies on it
+
+
+def run(workshop: Workshop) -> Iterator[Line]:
+    workshop.model  # noqa: B018 -- made before anything is measured
+    for name, step in (("predict", score), ("train", fit)):
+        used = [[step(workshop, rows) for _ in range(3)] for rows in ROWS]
+        yield line(f"growth {name}, s", [median([u.seconds for u in runs]) for runs in used])
+        yield line(f"growth {name}, MB", [median([u.megabytes for u in runs]) for runs in used])
+
+
+def line(name: str, values: list[float]) -> Line:
+    shown = ", ".join(f"{value:.0f}" if value > 100 else f"{value:.1f}" for value in values)
+    return Line(name, f"{shown} at 1e4, 1e5, 1e6 rows, exponent {exponent(values)}")
+
+
+def exponent(values: list[float]) -> str:
+    """From a + b r^k at r, 10 r, 100 r: (third - first) / (second - first) = 10^k + 1."""
+    first, second, third = values
+    if second <= first or third <= second:
+        return "unknown (too much noise, or constant)"
+    return f"{math.log10((third - second) / (second - first)):.2f}"
+
+
+def fit(workshop: Workshop, rows: int) -> Used:
+    """Train on the flights of a file, which params.yaml names as its owner would."""
+    params = workshop.project / "params.yaml"
+    before = params.read_text(encoding="utf-8")
+    settings = {"source:": workshop.flights(rows), "through:": "null"}
+    lines = []
+    for text in before.splitlines():
+        key = text.split(maxsplit=1)[0] if text.strip() else ""
+        lines.append(f"  {key} {settings[key]}" if key in settings else text)
+    params.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    try:
+        return workshop.step("train")
+    finally:
+        params.write_text(before, encoding="utf-8")

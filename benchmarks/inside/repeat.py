@@ -1,0 +1,17 @@
+"""Write a file of N rows: `repeat.py FILE N`, the batches of data/raw again and again.
+
+The table is made of references to one year, so N costs no memory; row groups are those that pyarrow
+makes by default.
+"""
+
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if __name__ == "__main__":
+    rows = int(sys.argv[2])
+    year = pa.concat_tables([pq.read_table(path) for path in sorted(Path("data/raw").iterdir())])
+    many = pa.concat_tables([year] * (rows // len(year) + 1))
+    pq.write_table(many.slice(0, rows), sys.argv[1])

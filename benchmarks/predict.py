@@ -1,0 +1,46 @@
+"""The step predict against `predict_proba` of the same model on the same frame in memory.
+
+The step's rows/s are over its time for all rows (read, check, score, write): the whole process less
+that of a file of a hundred rows, which is interpreter, imports, store and loading the model.
+"""
+
+import json
+from collections.abc import Iterator
+
+from project import Line, Used, Workshop, median
+
+ROUNDS = {1_000_000: 3, 10_000_000: 1}
+SHARE = 0.8  # of the bare rows/s
+MEMORY = 1500  # MB
+GROWTH = 1.5  # of memory, from the smaller file to the larger one
+
+
+def run(workshop: Workshop) -> Iterator[Line]:
+    workshop.model  # noqa: B018 -- made before anything is measured
+    peaks = []
+    for rows, rounds in ROUNDS.items():
+        path = workshop.flights(rows)
+        start, whole, bare = [], [], []
+        for _ in range(rounds):  # in turn, so that both sides see the same noise
+            start.append(score(workshop, 100).seconds)
+            used = score(workshop, rows)
+            whole.append(used.seconds)
+            peaks.append(used.megabytes)
+            peer = workshop.bare("predict.py", path)
+            bare.append(json.loads(peer.output.splitlines()[-1])["seconds"])
+        step = median(whole) - median(start)
+        share = median(bare) / step
+        name = f"predict {rows:.0e}".replace("e+0", "e")
+        speeds = f"{rows / step / 1000:.0f}k rows/s against {rows / median(bare) / 1000:.0f}k"
+        process = f"whole process {median(whole):.1f} s"
+        yield Line(name, f"{share:.2f}: {speeds}, {process}", f">= {SHARE}", share >= SHARE)
+        yield Line(f"{name} memory", f"{peaks[-1]:.0f} MB", f"< {MEMORY} MB", peaks[-1] < MEMORY)
+    growth = peaks[-1] / peaks[0]
+    text = f"x {growth:.2f} from 1e6 to 1e7 rows"
+    yield Line("predict memory growth", text, f"< x {GROWTH}", growth < GROWTH)
+
+
+def score(workshop: Workshop, rows: int) -> Used:
+    """Run the step on the flights."""
+    output = workshop.folder / "scores.parquet"
+    return workshop.step("predict", "--input", workshop.flights(rows), "--output", output)

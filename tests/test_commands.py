@@ -1,0 +1,195 @@
+"""A generated project's own commands, as its README gives them to a newcomer."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CACHE, CLEAN, run
+
+pytestmark = pytest.mark.slow
+TASKS = ["classification", "regression"]
+
+
+def commands(readme: Path) -> list[str]:
+    """The lines of its ```bash blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", readme.read_text(encoding="utf-8"), re.S)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def project(request, tmp_path_factory, environment) -> Path:
+    from conftest import attach, generate
+
+    folder = tmp_path_factory.mktemp(request.param)
+    return attach(generate(folder, task=request.param), environment)
+
+
+def test_readme_word_for_word(project):
+    """Every command of the README runs, in its order; what it promises is there afterwards."""
+    lines = commands(project / "README.md")
+    assert lines[0] == "make setup"
+    for line in lines[1:]:
+        run("bash", "-ec", line, cwd=project)
+    for file in ("reports/model-card-v1.md", "reports/calibration.png", "mlflow.db"):
+        assert (project / file).exists(), file
+    assert list((project / "predictions").iterdir())
+    assert run("git", "status", "--porcelain", cwd=project).stdout == ""
+
+
+def test_lint_and_tests(project):
+    run("make", "lint", cwd=project)
+    done = run("make", "test", cwd=project)
+    assert re.search(r"\d+ passed", done.stdout)
+    assert "failed" not in done.stdout
+    assert run("git", "status", "--porcelain", cwd=project).stdout == ""
+
+
+def test_help_lists_every_target(project):
+    listed = run("make", cwd=project).stdout
+    targets = re.findall(r"^([a-z]+):", (project / "Makefile").read_text(), re.M)
+    assert set(re.findall(r"^  make ([a-z]+)", listed, re.M)) == set(targets)
+
+
+def test_missing_setup_is_told(tmp_path):
+    from conftest import generate
+
+    done = run("make", "train", cwd=generate(tmp_path), check=False)
+    assert done.returncode
+    assert "make setup" in done.stderr
+
+
+def test_hooks_guard_a_commit(make_project):
+    """Style is mended, outputs are stripped, a secret and a large file are stopped."""
+    project = make_project()
+    run(".venv/bin/pre-commit", "install", cwd=project)
+    run(".venv/bin/pre-commit", "run", "--all-files", cwd=project)
+
+    def commit(*files: str, check: bool = False):
+        run("git", "add", *files, cwd=project)
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.com")
+        return run("git", *identity, "commit", "-qm", "test: try", cwd=project, check=check)
+
+    notebook = project / "notebooks/01-explore.ipynb"
+    clean = notebook.read_text()
+    notebook.write_text(
+        clean.replace(
+            '"outputs": []',
+            '"outputs": [{"output_type": "stream", "name": "stdout", "text": ["x"]}]',
+            1,
+        )
+    )
+    assert commit("notebooks").returncode
+    assert notebook.read_text() == clean
+    run("git", "add", "notebooks", cwd=project)
+    key = "AKIA" + "QWERTYUIOPASDFGH"
+    (project / "conf.py").write_text(f'KEY = "{key}"\n')
+    assert "secrets" in (refused := commit("conf.py")).stdout + refused.stderr
+    run("git", "rm", "-q", "--cached", "conf.py", cwd=project)
+    (project / "big.bin").write_bytes(os.urandom(700_000))
+    assert "large" in (refused := commit("big.bin")).stdout + refused.stderr
+    run("git", "rm", "-q", "--cached", "big.bin", cwd=project)
+    (project / "ugly.py").write_text("import os\nx = {  'a':1 }\n")
+    assert "ruff" in (refused := commit("ugly.py")).stdout + refused.stderr
+    assert (project / "ugly.py").read_text() == 'x = {"a": 1}\n'
+    commit("ugly.py", check=True)
+
+
+def bare_path(folder: Path, python: str) -> str:
+    """A PATH with Python, git, make and the shell's own tools: no uv, no other Python."""
+    folder.mkdir()
+    tools = (
+        "awk bash basename cat chmod cp dirname env expr git id ln ls make mkdir mktemp mv rm sed"
+    )
+    tools += " sh sort test touch tr uname which readlink"
+    for tool in tools.split():
+        if place := shutil.which(tool):
+            (folder / tool).symlink_to(place)
+    (folder / "python3").symlink_to(python)
+    return str(folder)
+
+
+def setup_and_loop(project: Path, path: str) -> None:
+    env = {key: value for key, value in CLEAN.items() if key != "PATH"}
+    done = run(
+        "env",
+        "-i",
+        *(f"{k}={v}" for k, v in env.items()),
+        f"PATH={path}",
+        "make",
+        "setup",
+        cwd=project,
+    )
+    assert "ready" in done.stdout
+    shutil.copytree(CACHE / "batches", project / "data/raw")
+    for target in ("train", "evaluate", "register"):
+        run("make", target, cwd=project)
+
+
+@pytest.fixture
+def batches(make_project):
+    """The example's batches, made once for the projects that need them."""
+    folder = CACHE / "batches"
+    if not folder.exists():
+        project = make_project()
+        run(".venv/bin/python", "-m", "flight_delays", "data", cwd=project)
+        partial = CACHE / f"batches-{os.getpid()}"
+        shutil.copytree(project / "data/raw", partial)
+        partial.rename(folder)
+    return folder
+
+
+def test_setup_with_nothing_but_python(tmp_path, batches):
+    """`make setup` brings uv itself, from the pins, and the loop works."""
+    from conftest import generate
+
+    (tmp_path / "bare").mkdir()
+    project = generate(tmp_path / "bare")
+    base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    setup_and_loop(project, bare_path(tmp_path / "bin", str(base)))
+    assert (project / ".venv/bin/uv").exists()
+
+
+@pytest.mark.nightly
+def test_pip_alone(tmp_path, batches):
+    """The README's way without make: pip, with hashes, from the same files."""
+    from conftest import generate
+
+    (tmp_path / "pip").mkdir()
+    project = generate(tmp_path / "pip")
+    base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    run(base, "-m", "venv", ".venv", cwd=project)
+    pip = (".venv/bin/python", "-m", "pip", "install", "-q")
+    files = ("-r", "requirements/experiment.txt", "-r", "requirements/example.txt")
+    run(*pip, "--require-hashes", *files, cwd=project)
+    run(*pip, "--no-deps", "-e", ".", cwd=project)
+    shutil.copytree(batches, project / "data/raw")
+    run(".venv/bin/python", "-m", "flight_delays", "train", cwd=project)
+
+
+@pytest.mark.parametrize("minor", [11, 12, 13, 14])
+def test_pins_resolve_on_each_python(minor, tmp_path):
+    """Each supported Python has a file with a known hash for every pin."""
+    from conftest import SOURCE
+
+    for file in sorted(SOURCE.glob("requirements/*.txt")):
+        only = [] if file.name == "example.txt" else ["--only-binary", ":all:"]
+        run(
+            "uv",
+            "pip",
+            "install",
+            "-q",
+            "--dry-run",
+            "--require-hashes",
+            "--no-deps",
+            *only,
+            "--python-version",
+            f"3.{minor}",
+            "--target",
+            tmp_path / "x",
+            "-r",
+            file,
+            cwd=tmp_path,
+        )
