@@ -2,10 +2,15 @@
 
 import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from conftest import PACKAGE
 
 ROOT = Path.cwd()
 OWN = {"data.time": None, "data.drop": [], "data.through": None, "data.target": "y"}
@@ -211,3 +216,46 @@ class TestPredict:
         file = ["--input", str(self.flights / "2013-05.parquet"), "--output", "o.parquet"]
         refused(self.step("predict", "--model", "99", *file), "99")
         refused(self.step("predict", "--model", "@@", *file), "@@")
+
+    @pytest.fixture
+    def large(self) -> Path:
+        """600,000 flights: several chunks."""
+        table = pd.read_parquet(self.flights / "2013-05.parquet")
+        path = self.folder / "large.parquet"
+        table = pd.concat([table] * 400)
+        table["key"] = np.random.default_rng(0).random(len(table))
+        table.to_parquet(path, row_group_size=100_000)
+        return path
+
+    def command(self, source: Path, output: Path) -> list[str]:
+        step = [sys.executable, "-m", PACKAGE, "predict"]
+        return [*step, "--input", str(source), "--output", str(output)]
+
+    def test_killed(self, large):
+        """kill -9 in the middle leaves the old output, and the next try works."""
+        output = self.folder / "out" / "o.parquet"
+        output.parent.mkdir()
+        output.write_bytes(b"the old one")
+        running = subprocess.Popen(self.command(large, output), stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 60
+        while not list(output.parent.glob(".o.parquet.*")) and time.monotonic() < until:
+            time.sleep(0.01)
+        running.kill()
+        running.wait()
+        assert output.read_bytes() == b"the old one"
+        assert len(list(output.parent.iterdir())) == 2, "it was not killed in the middle"
+        assert subprocess.run(self.command(large, output), capture_output=True).returncode == 0
+        assert len(pd.read_parquet(output)) == 600_000
+
+    def test_full_disk(self, large, settings):
+        """A file that may not grow on: the old output stays, nothing half-written beside it."""
+        settings({"data.id": "key"})
+        output = self.folder / "out" / "o.parquet"
+        assert subprocess.run(self.command(large, output), capture_output=True).returncode == 0
+        before = output.read_bytes()
+        half = f'ulimit -f {len(before) // 2048}; exec "$@"'
+        limited = ["bash", "-c", half, "-", *self.command(large, output)]
+        done = subprocess.run(limited, capture_output=True, text=True)
+        refused((done.returncode, "", done.stderr), "o.parquet", "cannot be written")
+        assert [p.name for p in output.parent.iterdir()] == ["o.parquet"]
+        assert output.read_bytes() == before
