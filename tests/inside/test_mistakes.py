@@ -70,8 +70,8 @@ FILES = {
     "bad date": (
         b"y,when\n1,2024-01-01\n0,31.31.2024\n",
         {"data.time": "when"},
-        "data.time",
         "'when'",
+        "data.csv.dayfirst",
         "31.31.2024",
     ),
     "date missing": (

@@ -89,7 +89,9 @@ def test_evaluation_warns_of_fitted_rows(trained, step):
     _, version, _ = trained
     code, _, _ = step("evaluate", "--run", version.run_id, "--batch", "2013-02")
     assert code == 0
-    assert "on 100% of these rows" in (ROOT / "reports/evaluation.json").read_text()
+    report = (ROOT / "reports/evaluation.json").read_text()
+    assert "on 100% of these rows" in report
+    assert "this run is the champion" in report
 
 
 def test_tune_logs_nested_runs_and_names_the_best(trained, settings, step):

@@ -5,6 +5,7 @@ in canonical form: numbers and booleans as float64, text as str, dates as dateti
 `python -m << cookiecutter.package_name >> data` checks and lists the batches.
 """
 
+import contextlib
 import glob
 import hashlib
 import importlib.util
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import UserError
-from .features import Kinds, canonical, kinds, parse_dates, parse_numbers
+from .features import Kinds, canonical, kinds, looks_like_dates, parse_numbers
 from .params import ROOT, Data, Params, load
 
 log = logging.getLogger(__name__)
@@ -67,10 +68,12 @@ def read(paths: list[Path], data: Data) -> pd.DataFrame:
                 + (" (is data.csv.sep right?)" if len(frame.columns) == 1 else "")
             )
         frame, found = _typed(frame, path, data)
+        found = Kinds({c: k for c, k in found.items() if c not in data.drop})
         _compare(first, found, paths[0], path)
         first = Kinds({**found, **{c: k for c, k in first.items() if k != "empty"}})
         frames.append(frame)
-    frames = [canonical(frame, first, keep=[data.target]) for frame in frames]
+    kept = dict.fromkeys(data.drop, "as it is")
+    frames = [canonical(f, Kinds(first | kept), [data.target, *data.drop]) for f in frames]
     return pd.concat(frames, ignore_index=True)
 
 
@@ -125,28 +128,33 @@ def rows(path: Path) -> int | None:
 
 
 def _typed(frame: pd.DataFrame, path: Path, data: Data) -> tuple[pd.DataFrame, Kinds]:
-    """Give each column of a training batch its type; dates and numbers of a CSV are text so far."""
+    """Give each column of a training batch its type; dates and some numbers of a CSV are text."""
     is_csv = path.suffix not in (".parquet", ".pq")
     for column in frame.columns.difference(data.text) if is_csv else ():
-        if not pd.api.types.is_numeric_dtype(frame[column]):
-            for parse in (
-                (parse_numbers,) if column == data.target else (parse_dates, parse_numbers)
-            ):
-                try:
-                    frame[column] = parse(frame[column], data.csv)
-                    break
-                except ValueError:
-                    continue
-    found = kinds(frame)
-    if data.time is not None and found[data.time] != "date":
-        try:
-            frame[data.time] = pd.to_datetime(frame[data.time], dayfirst=data.csv.dayfirst)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: data.time: column {data.time!r}: {error}") from None
+        if pd.api.types.is_numeric_dtype(frame[column]):
+            continue
+        if column == data.time or (column != data.target and looks_like_dates(frame[column])):
+            frame[column] = _dates(frame[column], path, data)
+        else:
+            with contextlib.suppress(ValueError):  # words stay words
+                frame[column] = parse_numbers(frame[column], data.csv)
+    if data.time is not None:
+        if not pd.api.types.is_datetime64_any_dtype(frame[data.time]):
+            frame[data.time] = _dates(frame[data.time], path, data)
+        if frame[data.time].isna().any():
+            raise UserError(f"{path}: data.time: column {data.time!r} has rows without a date")
     found = Kinds({**kinds(frame), **dict.fromkeys(data.text, "text")})
-    if data.time is not None and frame[data.time].isna().any():
-        raise UserError(f"{path}: data.time: column {data.time!r} has rows without a date")
-    return canonical(frame, found, keep=[data.target]), found
+    return canonical(frame, found, keep=[data.target, *data.drop]), found
+
+
+def _dates(column: pd.Series, path: Path, data: Data) -> pd.Series:
+    try:
+        return pd.to_datetime(column, dayfirst=data.csv.dayfirst)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: column {column.name!r} holds no dates that can be read (see data.csv.dayfirst,"
+            f" or name the column in data.text): {error}"
+        ) from None
 
 
 def _as(frame: pd.DataFrame, path: Path, data: Data, like: Kinds) -> pd.DataFrame:
@@ -155,13 +163,13 @@ def _as(frame: pd.DataFrame, path: Path, data: Data, like: Kinds) -> pd.DataFram
             raise UserError(f"{path}: column {column!r}, which the model needs, is missing")
     for column in like:
         text = not pd.api.types.is_numeric_dtype(frame[column])
-        try:
-            if text and like[column] == "date":
-                frame[column] = pd.to_datetime(frame[column], dayfirst=data.csv.dayfirst)
-            elif text and like[column] == "number":
+        if text and like[column] == "date":
+            frame[column] = _dates(frame[column], path, data)
+        elif text and like[column] == "number":
+            try:
                 frame[column] = parse_numbers(frame[column], data.csv)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: column {column!r}: {error}") from None
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{path}: column {column!r} holds no numbers: {error}") from None
     ready = canonical(frame, like)
     return ready if data.id is None else ready.assign(**{data.id: frame[data.id]})
 

@@ -106,11 +106,14 @@ def run(run: str = "last", batch: str | None = None) -> None:
     if batch is not None:
         rows = data.labelled(data.read([data.batch(params.data, batch)], params.data), params)
     models = {"candidate": load_model(candidate, params).model, "baseline": baseline(train, params)}
-    if champion is not None:
+    itself = champion is not None and champion.run_id == candidate.info.run_id
+    if champion is not None and not itself:
         models["champion"] = load_model(champion, params).model
     table = compare(models, rows, params)
     metric = params.evaluate.metric
-    notes = _notes(candidate, champion, rows, params)
+    notes = _notes(candidate, None if itself else champion, rows, params)
+    if itself:
+        notes.append(f"this run is the champion, version {champion.version}")
     report = {
         "run": candidate.info.run_id,
         "champion": int(champion.version) if champion else None,

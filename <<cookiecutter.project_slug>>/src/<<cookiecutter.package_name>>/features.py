@@ -47,12 +47,10 @@ def _kind(column: pd.Series) -> str:
     return "number" if inferred in numbers else "text"
 
 
-def parse_dates(column: pd.Series, csv) -> pd.Series:
-    """Text that is dates in every row, as dates; ValueError otherwise."""
+def looks_like_dates(column: pd.Series) -> bool:
+    """Whether each value of a text column is written like a date, such as 2025-12-31 10:15."""
     known = column.dropna()
-    if known.empty or not known.map(lambda v: bool(_DATE.fullmatch(str(v)))).all():
-        raise ValueError(f"{column.name} is no date column")
-    return pd.to_datetime(column, dayfirst=csv.dayfirst, format="mixed")
+    return bool(len(known)) and all(_DATE.fullmatch(str(value)) for value in known)
 
 
 def parse_numbers(column: pd.Series, csv) -> pd.Series:

@@ -65,7 +65,9 @@ def _segments(table: pd.DataFrame, metric: str) -> Figure:
     axes = figure.subplots()
     for model, part in table.groupby("model", sort=False):
         values = part.set_index("segment")[metric].reindex(names)
-        axes.plot(values, names, "o", color=COLORS.get(str(model)), label=model)
+        open_circle = {"markerfacecolor": "none"} if model == "champion" else {}
+        color = COLORS[str(model)]
+        axes.plot(values, names, "o", markersize=7, color=color, label=model, **open_circle)
     axes.set(xlabel=metric, title=f"{metric} by segment")
     axes.legend(loc="best")
     axes.grid(alpha=0.3)
