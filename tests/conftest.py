@@ -24,8 +24,6 @@ CLEAN = {
     if not k.startswith(("MLFLOW_", "GIT_", "PYTEST_", "MAKE", "MFLAGS"))
     and k != "PYTHONDONTWRITEBYTECODE"
 }
-# Two workers on two cores: threads that wait for each other spin, at three times the time.
-CLEAN["OMP_NUM_THREADS"] = "1"
 CLEAN["PATH"] = f"{BIN}{os.pathsep}{CLEAN['PATH']}"
 
 

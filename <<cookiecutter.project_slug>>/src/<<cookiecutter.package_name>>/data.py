@@ -22,6 +22,8 @@ from .errors import UserError
 from .features import Kinds, canonical, kinds, looks_like_dates, parse_numbers
 from .params import ROOT, Data, Params, load
 
+PARQUET = (".parquet", ".pq")
+
 log = logging.getLogger(__name__)
 
 
@@ -85,7 +87,7 @@ def chunks(path: Path, data: Data, like: Kinds | None = None, rows: int = 0) -> 
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty")
-        read = _parquet if path.suffix in (".parquet", ".pq") else _csv
+        read = _parquet if path.suffix.lower() in PARQUET else _csv
         for frame in read(path, data, like, rows):
             yield frame if like is None else _as(frame, path, data, like)
     except FileNotFoundError:
@@ -124,12 +126,12 @@ def rows(path: Path) -> int | None:
     """How many rows a file has, if it says so itself (Parquet)."""
     if not path.exists():
         raise UserError(f"{path}: there is no such file")
-    return pq.read_metadata(path).num_rows if path.suffix in (".parquet", ".pq") else None
+    return pq.read_metadata(path).num_rows if path.suffix.lower() in PARQUET else None
 
 
 def _typed(frame: pd.DataFrame, path: Path, data: Data) -> tuple[pd.DataFrame, Kinds]:
     """Give each column of a training batch its type; dates and some numbers of a CSV are text."""
-    is_csv = path.suffix not in (".parquet", ".pq")
+    is_csv = path.suffix.lower() not in PARQUET
     for column in frame.columns.difference(data.text) if is_csv else ():
         if pd.api.types.is_numeric_dtype(frame[column]):
             continue

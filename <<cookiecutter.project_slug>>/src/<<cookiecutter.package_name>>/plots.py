@@ -38,7 +38,7 @@ def evaluation(model: "Pipeline", rows: pd.DataFrame, table: pd.DataFrame, param
     else:
         predicted, what = (
             model.predict_proba(X)[:, -1],
-            f"{params.data.target} {model.classes_[-1]}",
+            f"{params.data.target} = {model.classes_[-1]}",
         )
         truth = (y == model.classes_[-1]).astype(float)
     figures = {"calibration": _calibration(truth, predicted, what)}
