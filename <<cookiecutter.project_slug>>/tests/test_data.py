@@ -19,7 +19,7 @@ def test_every_batch_has_the_columns_and_types_of_the_first(params):
     paths = data.batches(params.data.model_copy(update={"through": None}))
     whole = data.read(paths, params.data)
     assert len(whole) == sum(len(data.read([path], params.data)) for path in paths)
-    for column in whole.columns.drop(params.data.target):
+    for column in whole.columns.drop([params.data.target, *params.data.drop]):
         kind = whole[column].dtype
         assert kind in ("float64", "str", "datetime64[us]"), f"{column} is {kind}"
 
