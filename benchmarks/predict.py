@@ -18,10 +18,10 @@ GROWTH = 1.5  # of memory, from the smaller file to the larger one
 
 def run(workshop: Workshop) -> Iterator[Line]:
     workshop.model  # noqa: B018 -- made before anything is measured
-    peaks = []
+    start, peaks = [], []
     for rows, rounds in ROUNDS.items():
         path = workshop.flights(rows)
-        start, whole, bare = [], [], []
+        whole, bare = [], []
         for _ in range(rounds):  # in turn, so that both sides see the same noise
             start.append(score(workshop, 100).seconds)
             used = score(workshop, rows)

@@ -81,8 +81,10 @@ def generate(folder: Path, env: dict[str, str] | None = None) -> Used:
     folder.mkdir(parents=True, exist_ok=True)
     cookiecutter = Path(sys.executable).with_name("cookiecutter")
     answers = [f"project_slug={SLUG}", f"package_name={PACKAGE}"]
-    command = [cookiecutter, TEMPLATE, "--no-input", "--default-config", "-o", folder, *answers]
-    return measure(command, folder, env)
+    config = folder / ".cookiecutterrc"  # not the user's own, and no trace in the user's home
+    config.write_text(f"replay_dir: {folder / '.replay'}\n", encoding="utf-8")
+    options = ["--no-input", "--config-file", config, "--output-dir", folder]
+    return measure([cookiecutter, TEMPLATE, *options, *answers], folder, env)
 
 
 class Workshop:

@@ -24,6 +24,7 @@ CLEAN = {
     if not k.startswith(("MLFLOW_", "GIT_", "PYTEST_", "MAKE", "MFLAGS"))
     and k != "PYTHONDONTWRITEBYTECODE"
 }
+CLEAN["GOMP_SPINCOUNT"] = "1000"  # two workers on two cores
 CLEAN["PATH"] = f"{BIN}{os.pathsep}{CLEAN['PATH']}"
 
 
