@@ -4,6 +4,7 @@ as hard links, so that its `.venv` is its own and ready in seconds."""
 import fcntl
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,6 +99,12 @@ def attach(project: Path, environment: Path) -> Path:
 def make_project(tmp_path: Path, environment: Path) -> Callable[..., Path]:
     """A function from answers to a generated project with its environment."""
     return lambda **answers: attach(generate(tmp_path, **answers), environment)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def run_inside(project: Path, module: str, *options: str) -> None:

@@ -1,13 +1,19 @@
 """A generated project's own commands, as its README gives them to a newcomer."""
 
+import contextlib
+import json
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import CACHE, CLEAN, run
+from conftest import CACHE, CLEAN, SOURCE, TEMPLATE, attach, free_port, generate, run
 
 pytestmark = pytest.mark.slow
 TASKS = ["classification", "regression"]
@@ -21,8 +27,6 @@ def commands(readme: Path) -> list[str]:
 
 @pytest.fixture(scope="module", params=TASKS)
 def project(request, tmp_path_factory, environment) -> Path:
-    from conftest import attach, generate
-
     folder = tmp_path_factory.mktemp(request.param)
     return attach(generate(folder, task=request.param), environment)
 
@@ -54,8 +58,6 @@ def test_help_lists_every_target(project):
 
 
 def test_missing_setup_is_told(tmp_path):
-    from conftest import generate
-
     done = run("make", "train", cwd=generate(tmp_path), check=False)
     assert done.returncode
     assert "make setup" in done.stderr
@@ -143,8 +145,6 @@ def batches(make_project):
 
 def test_setup_with_nothing_but_python(tmp_path, batches):
     """`make setup` brings uv itself, from the pins, and the loop works."""
-    from conftest import generate
-
     (tmp_path / "bare").mkdir()
     project = generate(tmp_path / "bare")
     base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
@@ -155,8 +155,6 @@ def test_setup_with_nothing_but_python(tmp_path, batches):
 @pytest.mark.nightly
 def test_pip_alone(tmp_path, batches):
     """The README's way without make: pip, with hashes, from the same files."""
-    from conftest import generate
-
     (tmp_path / "pip").mkdir()
     project = generate(tmp_path / "pip")
     base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
@@ -172,8 +170,6 @@ def test_pip_alone(tmp_path, batches):
 @pytest.mark.parametrize("minor", [11, 12, 13, 14])
 def test_pins_resolve_on_each_python(minor, tmp_path):
     """Each supported Python has a file with a known hash for every pin."""
-    from conftest import SOURCE
-
     for file in sorted(SOURCE.glob("requirements/*.txt")):
         only = [] if file.name == "example.txt" else ["--only-binary", ":all:"]
         run(
@@ -193,3 +189,73 @@ def test_pins_resolve_on_each_python(minor, tmp_path):
             file,
             cwd=tmp_path,
         )
+
+
+def test_an_odd_name_goes_the_whole_way(make_project, batches):
+    """Accents, an apostrophe, a percent sign, braces and a dollar: installed, trained, registered."""
+    title = "L'Été à Nîmes: 100% {late} $HOME <b>"
+    project = make_project(
+        project_name=title, description=f"{title} & {{x}}", author_name="Zoë O'Hara"
+    )
+    shutil.copytree(batches, project / "data/raw")
+    run("make", "lint", "train", "evaluate", "register", cwd=project)
+    card = (project / "reports/model-card-v1.md").read_text(encoding="utf-8")
+    assert title in card
+    assert card.startswith(f"# {project.name}, version 1")
+
+
+def test_serving_answers_as_predicting(make_project, batches, tmp_path):
+    """MLflow's server, started by the step, gives what the batch prediction gives."""
+    project = make_project()
+    shutil.copytree(batches, project / "data/raw")
+    run("make", "train", "evaluate", "register", cwd=project)
+    code = """
+import sys, pandas as pd
+rows = pd.read_parquet("data/raw/2013-04.parquet").head(50)
+rows.to_parquet("rows.parquet")
+rows.to_json("rows.json", orient="split", index=False, date_format="iso")
+"""
+    python = project / ".venv/bin/python"
+    run(python, "-c", code, cwd=project)
+    run("make", "predict", "INPUT=rows.parquet", "OUTPUT=scores.parquet", cwd=project)
+    code = 'import pandas as pd; print(pd.read_parquet("scores.parquet")["probability_True"].to_list())'
+    expected = json.loads(run(python, "-c", code, cwd=project).stdout)
+    port = free_port()
+    command = [str(python), "-m", "flight_delays", "serve", "--port", str(port)]
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            command, cwd=project, env=CLEAN, stdout=log, stderr=log, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 90
+        while True:
+            with contextlib.suppress(OSError):
+                if urllib.request.urlopen(f"{address}/ping", timeout=2).status == 200:
+                    break
+            assert time.monotonic() < until, (tmp_path / "server.log").read_text()
+            time.sleep(0.3)
+        body = b'{"dataframe_split": ' + (project / "rows.json").read_bytes() + b"}"
+        request = urllib.request.Request(f"{address}/invocations", body)
+        request.add_header("Content-Type", "application/json")
+        answer = json.load(urllib.request.urlopen(request, timeout=30))["predictions"]
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        assert server.wait(30) == 0, "an interrupted server is no error"
+    assert [row[1] for row in answer] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_demo(tmp_path):
+    """`make demo` makes a project and runs its loop; a demo that was edited is not deleted."""
+    demo = ("make", "demo", f"DEMO={tmp_path}/demo")
+    done = run(*demo, cwd=TEMPLATE)
+    project = tmp_path / "demo/level-0/flight-delays"
+    for file in ("reports/model-card-v1.md", "reports/calibration.png", "README.md"):
+        assert file in done.stdout
+        assert (project / file).exists()
+    assert (project / "predictions/2013-04.parquet").exists()
+    (project / "mine.txt").write_text("keep me")
+    refused = run(*demo, cwd=TEMPLATE, check=False)
+    assert refused.returncode
+    assert "was edited" in refused.stderr
+    assert (project / "mine.txt").exists()

@@ -3,6 +3,7 @@
 import json
 import py_compile
 import re
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -253,3 +254,23 @@ def test_template_files_avoid_its_delimiters():
             text = path.read_text(encoding="utf-8")
             for opening in re.findall(r"<<(?! ?\(?cookiecutter\.|\s*(?:key|value) )", text):
                 pytest.fail(f"{path.relative_to(SOURCE)}: {opening}")
+
+
+def test_files_of_higher_levels_are_removed(default, tmp_path, monkeypatch):
+    """With their folders, if these are empty then; what lies in a shared folder stays."""
+    import finish
+
+    project = tmp_path / "project"
+    shutil.copytree(default, project)
+    for file in ("src/flight_delays/above/step.py", "make/above.mk", "tests/test_above.py"):
+        (project / file).parent.mkdir(exist_ok=True)
+        (project / file).write_text("x = 1\n")
+    above = ["src/PACKAGE/above", "make", "tests/test_above.py"]
+    monkeypatch.setitem(levels.LEVELS, 1, above)
+    before = files(project)
+    finish.keep_level(project, "flight_delays", 1)
+    assert files(project) == before
+    finish.keep_level(project, "flight_delays", 0)
+    assert files(project) == files(default)
+    assert not (project / "make").exists()
+    assert not (project / "src/flight_delays/above").exists()

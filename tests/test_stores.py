@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import time
@@ -15,16 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CLEAN, TEMPLATE, run
+from conftest import CLEAN, TEMPLATE, free_port, run
 
 pytestmark = pytest.mark.slow
 LOOP = [("train",), ("evaluate",), ("register", "--run", "last")]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def step(project: Path, *arguments: str, check: bool = True, **env: str):
