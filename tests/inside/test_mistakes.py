@@ -142,6 +142,14 @@ def test_store_away(name, flights, settings, step, monkeypatch, tmp_path):
     refused(step(name, *arguments.get(name, [])), "MLFLOW_TRACKING_URI", "127.0.0.1:9")
 
 
+@pytest.mark.parametrize("scheme", ["http", "postgresql+nodriver"])
+def test_store_away_keeps_its_password(scheme, flights, settings, step, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://someone:hidden@127.0.0.1:9/x")
+    result = step("train")
+    refused(result, "MLFLOW_TRACKING_URI", "127.0.0.1:9")
+    assert "hidden" not in result[2]
+
+
 def test_nothing_registered(flights, settings, step, tmp_path):
     settings({"register.name": "nobody"})
     file = ["--input", str(flights / "2013-05.parquet"), "--output", str(tmp_path / "o.parquet")]

@@ -4,6 +4,7 @@
 order, in bounded memory. The output appears when it is complete, and not at all after an error.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -77,5 +78,8 @@ def run(input: str, output: str, model: str) -> None:
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:
+        with contextlib.suppress(OSError):
+            if writer is not None:
+                writer.close()
         partial.unlink(missing_ok=True)
     log.info("%s rows scored by version %s into %s", f"{rows:,}", version.version, target)

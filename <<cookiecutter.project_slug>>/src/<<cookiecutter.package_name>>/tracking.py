@@ -6,6 +6,7 @@ a command or a notebook starts.
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,15 +38,16 @@ def connect() -> mlflow.MlflowClient:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient()
     try:
+        client = mlflow.MlflowClient()
         if client.get_experiment_by_name(name) is None:
             location = "project:/mlartifacts" if uri.startswith("sqlite:") else None
             client.create_experiment(name, artifact_location=location)
         mlflow.set_experiment(name)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"MLFLOW_TRACKING_URI: cannot use the store {uri}: {reason}") from None
+        reason = f"cannot use the store {uri}: {' '.join(str(error).split())[:200]}"
+        shown = re.sub(r"//[^@/ ]*@", "//", reason)  # without a name and a password
+        raise UserError(f"MLFLOW_TRACKING_URI: {shown}") from None
     return client
 
 
