@@ -211,6 +211,20 @@ def test_first_commit(default, tmp_path):
     assert author.strip()
 
 
+def test_first_commit_asks_no_hook_and_no_key(tmp_path):
+    """A user's own hooks and signing would stop a commit that nobody has typed."""
+    hook = tmp_path / "hooks/pre-commit"
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    own = f"[core]\n\thooksPath = {hook.parent}\n[commit]\n\tgpgsign = true\n"
+    (tmp_path / ".gitconfig").write_text(own)
+    (tmp_path / "out").mkdir()
+    command = [BIN / "cookiecutter", TEMPLATE, "--no-input", "-o", tmp_path / "out"]
+    run(*command, cwd=tmp_path, HOME=str(tmp_path), XDG_CONFIG_HOME=str(tmp_path))
+    assert run("git", "log", "--oneline", cwd=tmp_path / "out/flight-delays").stdout
+
+
 def test_no_repository_inside_another(tmp_path):
     run("git", "init", "-q", cwd=tmp_path)
     project = generate(tmp_path)
