@@ -13,6 +13,7 @@ sys.path.insert(0, os.path.join(ANSWERS["_repo_dir"], "hooks"))
 import finish  # noqa: E402
 
 if __name__ == "__main__":
+    os.unlink(__file__)  # cookiecutter's rendered copy of this hook, which it leaves behind
     project = Path.cwd()
     finish.keep_level(project, ANSWERS["package_name"], int(ANSWERS["maturity_level"]))
     finish.record_commit(project, Path(ANSWERS["_repo_dir"]))

@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.join(ANSWERS["_repo_dir"], "hooks"))
 import answers  # noqa: E402
 
 if __name__ == "__main__":
+    os.unlink(__file__)  # cookiecutter's rendered copy of this hook, which it leaves behind
     problem = answers.problem(ANSWERS, os.getcwd())
     if problem:
         print(problem, file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ as hard links, so that its `.venv` is its own and ready in seconds."""
 import fcntl
 import hashlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,7 +27,17 @@ CLEAN = {
     and k != "PYTHONDONTWRITEBYTECODE"
 }
 CLEAN["GOMP_SPINCOUNT"] = "1000"  # two workers on two cores
+CLEAN["TMPDIR"] = str(CACHE / "tmp")  # removed at the end, with what the tools leave in it
 CLEAN["PATH"] = f"{BIN}{os.pathsep}{CLEAN['PATH']}"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    (CACHE / "tmp").mkdir(parents=True, exist_ok=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        shutil.rmtree(CACHE / "tmp", ignore_errors=True)
 
 
 def run(
