@@ -40,13 +40,13 @@ def with_arguments(params: Params, arguments: dict) -> Params:
 
 def run() -> None:
     params = load()
+    tracking.connect()  # a store that is away stops the step before the work, not after
     frame = data.labelled(data.read(data.batches(params.data), params.data), params)
     train, _ = data.split(frame, params)
     if params.data.time is not None:
         train = train.sort_values(params.data.time, kind="stable")
     metric, parts = params.evaluate.metric, folds(len(train), params)
     drawn = list(ParameterSampler(candidates(), params.tune.candidates, random_state=params.seed))
-    tracking.connect()
     means = []
     with mlflow.start_run(run_name="tune"):
         mlflow.set_tags({"step": "tune"})
