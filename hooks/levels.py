@@ -38,12 +38,23 @@ LEVELS = {
         "src/PACKAGE/train.py",
         "src/PACKAGE/tune.py",
         "src/PACKAGE/ui.py",
+        "src/PACKAGE/upgrade.py",
         "tests/conftest.py",
         "tests/test_data.py",
         "tests/test_features.py",
         "tests/test_model.py",
         "tests/test_notebooks.py",
         "tests/test_steps.py",
+    ],
+    1: [
+        ".dvc",
+        ".dvcignore",
+        "continuous_training.yaml",
+        "dvc.yaml",
+        "make/continuous_training.mk",
+        "requirements/continuous_training.txt",
+        "src/PACKAGE/continuous_training",
+        "tests/continuous_training",
     ],
 }
 

@@ -13,10 +13,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import CACHE, CLEAN, SOURCE, TEMPLATE, attach, free_port, generate, run
+from conftest import CACHE, CLEAN, IDENTITY, SOURCE, TEMPLATE, attach, free_port, generate, run
 
 pytestmark = pytest.mark.slow
-TASKS = ["classification", "regression"]
+PROJECTS = [(task, level) for level in "01" for task in ("classification", "regression")]
 
 
 def commands(readme: Path) -> list[str]:
@@ -25,10 +25,11 @@ def commands(readme: Path) -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
-@pytest.fixture(scope="module", params=TASKS)
+@pytest.fixture(scope="module", params=PROJECTS, ids="-".join)
 def project(request, tmp_path_factory, environment) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    return attach(generate(folder, task=request.param), environment)
+    task, level = request.param
+    folder = tmp_path_factory.mktemp(f"{task}-{level}")
+    return attach(generate(folder, task=task, maturity_level=level), environment)
 
 
 def test_readme_word_for_word(project):
@@ -36,7 +37,7 @@ def test_readme_word_for_word(project):
     lines = commands(project / "README.md")
     assert lines[0] == "make setup"
     for line in lines[1:]:
-        run("bash", "-ec", line, cwd=project)
+        run("bash", "-ec", line, cwd=project, **IDENTITY)
     for file in ("reports/model-card-v1.md", "reports/calibration.png", "mlflow.db"):
         assert (project / file).exists(), file
     assert list((project / "predictions").iterdir())
@@ -53,7 +54,8 @@ def test_lint_and_tests(project):
 
 def test_help_lists_every_target(project):
     listed = run("make", cwd=project).stdout
-    targets = re.findall(r"^([a-z]+):", (project / "Makefile").read_text(), re.M)
+    fragments = [project / "Makefile", *project.glob("make/*.mk")]
+    targets = re.findall(r"^([a-z]+):", "\n".join(f.read_text() for f in fragments), re.M)
     assert set(re.findall(r"^  make ([a-z]+)", listed, re.M)) == set(targets)
 
 
@@ -130,19 +132,6 @@ def setup_and_loop(project: Path, path: str) -> None:
         run("make", target, cwd=project)
 
 
-@pytest.fixture
-def batches(make_project):
-    """The example's batches, made once for the projects that need them."""
-    folder = CACHE / "batches"
-    if not folder.exists():
-        project = make_project()
-        run(".venv/bin/python", "-m", "flight_delays", "data", cwd=project)
-        partial = CACHE / f"batches-{os.getpid()}"
-        shutil.copytree(project / "data/raw", partial)
-        partial.rename(folder)
-    return folder
-
-
 def test_setup_with_nothing_but_python(tmp_path, batches):
     """`make setup` brings uv itself, from the pins, and the loop works."""
     (tmp_path / "bare").mkdir()
@@ -172,6 +161,8 @@ def test_pins_resolve_on_each_python(minor, tmp_path):
     """Each supported Python has a file with a known hash for every pin."""
     for file in sorted(SOURCE.glob("requirements/*.txt")):
         only = [] if file.name == "example.txt" else ["--only-binary", ":all:"]
+        if file.name == "continuous_training.txt":  # of DVC's, and pure Python
+            only += ["--no-binary", "antlr4-python3-runtime"]
         run(
             "uv",
             "pip",
@@ -245,15 +236,22 @@ rows.to_json("rows.json", orient="split", index=False, date_format="iso")
     assert [row[1] for row in answer] == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_demo(tmp_path):
+FOUND = {
+    "0": ("reports/model-card-v1.md", "reports/calibration.png", "predictions/2013-04.parquet"),
+    "1": ("reports/gate.json", "reports/model-card-v2.md", "data/quarantine/", "dvc.yaml"),
+}
+
+
+@pytest.mark.parametrize("level", FOUND)
+def test_the_demo(level, tmp_path):
     """`make demo` makes a project and runs its loop; a demo that was edited is not deleted."""
-    demo = ("make", "demo", f"DEMO={tmp_path}/demo")
+    demo = ("make", "demo", f"LEVEL={level}", f"DEMO={tmp_path}/demo")
     done = run(*demo, cwd=TEMPLATE)
-    project = tmp_path / "demo/level-0/flight-delays"
-    for file in ("reports/model-card-v1.md", "reports/calibration.png", "README.md"):
+    project = tmp_path / f"demo/level-{level}/flight-delays"
+    for file in (*FOUND[level], "README.md"):
         assert file in done.stdout
         assert (project / file).exists()
-    assert (project / "predictions/2013-04.parquet").exists()
+    assert run("git", "status", "--porcelain", cwd=project).stdout == ""
     (project / "mine.txt").write_text("keep me")
     refused = run(*demo, cwd=TEMPLATE, check=False)
     assert refused.returncode

@@ -4,16 +4,20 @@ Writes requirements.txt of the template, requirements/*.txt of the project, and 
 a project's package must not have.
 """
 
+import json
 import re
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 TEMPLATE = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 COMPILE = ["--universal", "--python-version", "3.11", "--generate-hashes", "--upgrade"]
 COMPILE += ["--no-header", "--no-annotate", "--quiet"]
+# Groups of pyproject.toml, but the first: that is the project's own dependencies, and dev.
+FLOORS = ["experiment", "continuous-training", "delivery"]
 USABLE = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -30,24 +34,39 @@ def importable(environment: Path) -> list[str]:
     return sorted({name.lower() for name in found if USABLE.fullmatch(name.lower())})
 
 
+def added(floor: Path, below: Path) -> str:
+    """The pins, with their hashes, that one file has beyond another."""
+    have, *blocks = (re.split(r"^(?=[a-z0-9])", f.read_text(), flags=re.M) for f in (below, floor))
+    return "".join(block for block in blocks[0] if block not in have)
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
+        top = json.loads((TEMPLATE / "cookiecutter.json").read_text())["maturity_level"][-1]
         generate = [BIN / "cookiecutter", TEMPLATE, "--no-input", "-o", folder]
+        generate += [f"maturity_level={top}"]
         subprocess.run([str(word) for word in generate], check=True, stdout=subprocess.DEVNULL)
         (project,) = Path(folder).iterdir()
         pins = TEMPLATE / "<<cookiecutter.project_slug>>" / "requirements"
-        sources = ["pyproject.toml", "--group", "dev"]
-        uv("pip", "compile", *sources, *COMPILE, "-o", pins / "experiment.txt", cwd=project)
+        # One resolution for all levels; a file holds what its level adds to the one below.
+        groups, compiled = ["--group", "dev"], []
+        for floor in FLOORS[: int(top) + 1]:
+            groups += ["--group", floor] if compiled else []
+            compiled.append((Path(folder) / f"{floor}.txt", list(groups)))
+        whole = compiled[-1][0]
+        for file, chosen in reversed(compiled):
+            limit = ["-c", whole] if file != whole else []
+            command = ["pip", "compile", "pyproject.toml", *chosen, *COMPILE, *limit, "-o", file]
+            uv(*command, cwd=project)
+        (pins / "experiment.txt").write_text(compiled[0][0].read_text())
+        for (below, _), (file, _) in pairwise(compiled):
+            (pins / file.name.replace("-", "_")).write_text(added(file, below))
         example = ["--group", "example", "--no-deps"]  # its data files alone are used
         uv("pip", "compile", *example, *COMPILE, "-o", pins / "example.txt", cwd=project)
         uv("pip", "compile", "-", *COMPILE, "-o", pins / "uv.txt", stdin="uv>=0.11\n")
         environment = Path(folder) / "environment"
         uv("venv", "--quiet", environment)
-        words = [
-            word
-            for name in ("experiment", "example", "uv")
-            for word in ("-r", pins / f"{name}.txt")
-        ]
+        words = [word for file in sorted(pins.glob("*.txt")) for word in ("-r", file)]
         uv("pip", "install", "--quiet", "-p", environment, "--require-hashes", *words)
         names = {*importable(environment), "setuptools", "pkg_resources", "pip"}
         names |= {"src", "tests", "test", "notebooks", "data", "requirements"}  # the project's own

@@ -1,17 +1,20 @@
 """Run one step: `python -m << cookiecutter.package_name >> STEP`, from anywhere in the project.
 
-Exit code 0: done; 1: an error, told in one sentence on stderr; 2: wrong usage.
+Exit code 0: done; 1: an error, told in one sentence on stderr; 2: wrong usage; 3: a batch was
+quarantined (from level 1).
 """
 
 import argparse
-import importlib
+import importlib.util
 import logging
 import os
 import sys
 
-CHAMPION = "champion"
 # Each step is the module of the same name, and its `run` takes these arguments.
-STEPS: dict[str, tuple[str, dict[str, dict]]] = {
+Steps = dict[str, tuple[str, dict[str, dict]]]
+FLOORS = ("continuous_training", "delivery")  # the higher levels, where they are there
+CHAMPION = "champion"
+STEPS: Steps = {
     "data": ("make the example's batches if they are missing; check and list the batches", {}),
     "train": ("fit the model, measure it and log the run", {}),
     "tune": ("search the candidates of model.py by cross-validation", {}),
@@ -45,28 +48,46 @@ STEPS: dict[str, tuple[str, dict[str, dict]]] = {
         "look at runs and models in MLflow's pages",
         {"--port": {"type": int, "default": 5000, "help": "port on 127.0.0.1 (default: 5000)"}},
     ),
+    "upgrade": (
+        "climb to another maturity level, or to a newer template: a git merge",
+        {
+            "--level": {"help": "maturity level (default: the present one)"},
+            "--template": {"help": "folder or address (default: as recorded)"},
+            "--version": {"help": "tag, branch or commit of the template (default: the newest)"},
+            "--dry-run": {"action": "store_true", "help": "only tell what would change"},
+        },
+    ),
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    root = argparse.ArgumentParser(prog=f"python -m {__package__}")
-    steps = root.add_subparsers(dest="step", required=True, metavar="STEP")
-    for name, (text, arguments) in STEPS.items():
-        step = steps.add_parser(name, help=text, description=text.capitalize() + ".")
-        for flag, options in arguments.items():
-            step.add_argument(flag, **options)
+def parser(package: str, steps: Steps) -> argparse.ArgumentParser:
+    """The command line of a package, and of the floors above it."""
+    root = argparse.ArgumentParser(prog=f"python -m {package}")
+    subparsers = root.add_subparsers(dest="step", required=True, metavar="STEP")
+    groups = {package: steps}
+    for floor in FLOORS if package == __package__ else ():
+        spec = importlib.util.find_spec(f"{package}.{floor}")
+        if spec and spec.origin:  # a folder without code is what a floor leaves that was taken back
+            module = importlib.import_module(f"{package}.{floor}.__main__")
+            groups[f"{package}.{floor}"] = module.COMMANDS
+    for place, group in groups.items():
+        for name, (text, arguments) in group.items():
+            step = subparsers.add_parser(name, help=text, description=text.capitalize() + ".")
+            step.set_defaults(package=place)
+            for flag, options in arguments.items():
+                step.add_argument(flag, **options)
     return root
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = vars(parser().parse_args(argv))
+def main(argv: list[str] | None = None, package: str = __package__, steps: Steps = STEPS) -> int:
+    arguments = vars(parser(package, steps).parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Threads that spin long while they wait make a fit on a busy machine many times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    step = arguments.pop("step")
+    step, package = arguments.pop("step"), arguments.pop("package")
     try:
-        importlib.import_module(f".{step}", __package__).run(**arguments)
+        return importlib.import_module(f".{step}", package).run(**arguments) or 0
     except KeyboardInterrupt:
         print(f"{step}: interrupted", file=sys.stderr)
         return 1
@@ -77,8 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         if message is None:
             raise
         print(f"{step}: {message}", file=sys.stderr)
-        return 1
-    return 0
+        return getattr(error, "code", 1)
 
 
 if __name__ == "__main__":

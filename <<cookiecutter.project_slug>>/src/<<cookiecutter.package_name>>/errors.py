@@ -7,6 +7,8 @@ import sys
 class UserError(Exception):
     """What is wrong, and which file, column or setting to change."""
 
+    code = 1  # of the command that it ends
+
 
 def sentence(error: BaseException) -> str | None:
     """The message for a user's mistake or a failure of the machine; None for a bug."""

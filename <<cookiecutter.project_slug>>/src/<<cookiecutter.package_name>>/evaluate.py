@@ -97,6 +97,22 @@ def compare(models: dict[str, Pipeline], rows: pd.DataFrame, params: Params) -> 
     return pd.DataFrame(table)
 
 
+def report(
+    table: pd.DataFrame, rows: pd.DataFrame, of: str, params: Params, notes: list[str] = ()
+) -> dict:
+    """What evaluation.json keeps: the table of `compare`, and which rows it is about."""
+    time = pd.Series() if params.data.time is None else rows[params.data.time]
+    period = {"from": None, "to": None}
+    if len(time):
+        period = {"from": str(time.min()), "to": str(time.max())}
+    return {
+        "rows": {"of": of, "count": len(rows), **period},
+        "metric": params.evaluate.metric,
+        "notes": list(notes),
+        "table": json.loads(table.to_json(orient="records")),
+    }
+
+
 def run(run: str = "last", batch: str | None = None) -> None:
     params = load()
     client, candidate = tracking.connect(), tracking.find_run(run)
@@ -114,23 +130,15 @@ def run(run: str = "last", batch: str | None = None) -> None:
     notes = _notes(candidate, None if itself else champion, rows, params)
     if itself:
         notes.append(f"this run is the champion, version {champion.version}")
-    report = {
-        "run": candidate.info.run_id,
-        "champion": int(champion.version) if champion else None,
-        "rows": {"of": batch or "test", "count": len(rows), "from": None, "to": None},
-        "metric": metric,
-        "notes": notes,
-        "table": json.loads(table.to_json(orient="records")),
-    }
-    if params.data.time is not None:
-        time = rows[params.data.time]
-        report["rows"] |= {"from": str(time.min()), "to": str(time.max())}
+    written = report(table, rows, batch or "test", params, notes)
+    written |= {"run": candidate.info.run_id}
+    written |= {"champion": int(champion.version) if champion else None}
     folder = ROOT / "reports"
     folder.mkdir(exist_ok=True)
     figures = plots.evaluation(models["candidate"], rows, table, params)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=120)
-    (folder / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (folder / "evaluation.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     files = [folder / "evaluation.json", *(folder / f"{name}.png" for name in figures)]
     tracking.log_evaluation(candidate, table, batch, files)
     shown = table[["model", "segment", "rows", metric]]

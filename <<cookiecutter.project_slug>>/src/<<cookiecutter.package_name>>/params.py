@@ -3,7 +3,7 @@
 import difflib
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -21,6 +21,9 @@ def _name(value: Any) -> Any:
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Kind = TypeVar("Kind", bound=Section)
 
 
 class Csv(Section):
@@ -98,28 +101,32 @@ class Params(Section):
 
 def load(path: Path | None = None) -> Params:
     """Read and check params.yaml; raises UserError naming the key that is wrong."""
-    path = path or ROOT / "params.yaml"
+    return read(path or ROOT / "params.yaml", Params)
+
+
+def read(path: Path, kind: type[Kind]) -> Kind:
+    """The settings in a YAML file; raises UserError naming the key that is wrong."""
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(settings, dict):
-            raise UserError(f"{path.name} holds no settings: it needs task, data and the rest")
-        return Params.model_validate(settings)
+            raise UserError(f"{path.name} holds no settings: it needs its sections")
+        return kind.model_validate(settings)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run the step inside the project") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        raise UserError("; ".join(_explain(path.name, e) for e in error.errors())) from None
+        raise UserError("; ".join(_explain(path.name, kind, e) for e in error.errors())) from None
 
 
-def _explain(file: str, error: Any) -> str:
+def _explain(file: str, kind: Any, error: Any) -> str:
     if not error["loc"]:
         return f"{file}: {error['ctx']['error']}"
     *sections, key = [str(part) for part in error["loc"]]
     name = ".".join([*sections, key])
     if error["type"] != "extra_forbidden":
         return f"{file}: {name}: {error['msg'].lower()}, got {error['input']!r:.80}"
-    section: Any = Params
+    section = kind
     for part in sections:
         section = {f.alias or n: f.annotation for n, f in section.model_fields.items()}[part]
     known = [field.alias or n for n, field in section.model_fields.items()]

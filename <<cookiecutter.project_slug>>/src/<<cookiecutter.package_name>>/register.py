@@ -6,12 +6,11 @@ of that run. The version before it keeps the alias `previous`.
 
 import json
 import logging
-import tempfile
-from pathlib import Path
 
 import mlflow
 import pandas as pd
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 
 from . import __doc__ as about
 from . import tracking
@@ -101,11 +100,20 @@ def run(run: str) -> None:
     client, found = tracking.connect(), tracking.find_run(run)
     load_model(found, params)  # what cannot be loaded is not registered
     evaluation = _evaluation(found)
-    name = params.register_.name
-    champion = find_version(client, name, "champion")
+    champion = find_version(client, params.register_.name, "champion")
     if champion is not None and champion.run_id == found.info.run_id:
         log.info("run %s is the champion already: version %s", found.info.run_id, champion.version)
         return
+    version = add_version(client, found, evaluation, "manual", params)
+    promote(client, version, champion)
+
+
+def add_version(
+    client: mlflow.MlflowClient, found: Run, evaluation: dict, trigger: str, params: Params
+) -> ModelVersion:
+    """Register the run's model as a new version, with its model card."""
+    name = params.register_.name
+    champion = find_version(client, name, "champion")
     try:
         client.create_registered_model(name)
     except mlflow.MlflowException as error:
@@ -117,31 +125,34 @@ def run(run: str) -> None:
         name,
         found.data.tags["model_uri"],
         found.info.run_id,
-        tags=tags | {"trigger": "manual", "previous_version": previous},
+        tags=tags | {"trigger": trigger, "previous_version": previous},
         model_id=found.data.tags["model_uri"].removeprefix("models:/"),
-    ).version
-    text = card(found, evaluation, version, params)
-    client.update_model_version(name, version, description=text)
-    path = ROOT / "reports" / f"model-card-v{version}.md"
+    )
+    text = card(found, evaluation, version.version, params)
+    client.update_model_version(name, version.version, description=text)
+    path = ROOT / "reports" / f"model-card-v{version.version}.md"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
     client.log_artifact(found.info.run_id, str(path))
+    log.info("%s version %s has its model card in %s", name, version.version, path)
+    return version
+
+
+def promote(
+    client: mlflow.MlflowClient, version: ModelVersion, champion: ModelVersion | None
+) -> None:
+    """Give a version the alias `champion`; the champion before it is `previous`, written first."""
     if champion is not None:
-        client.set_registered_model_alias(name, "previous", champion.version)
-    client.set_registered_model_alias(name, "champion", version)
-    log.info("%s version %s is the champion (before: %s)", name, version, previous)
-    log.info("its model card: %s", path)
+        client.set_registered_model_alias(version.name, "previous", champion.version)
+    client.set_registered_model_alias(version.name, "champion", version.version)
+    before = champion.version if champion else "none"
+    log.info("%s version %s is the champion (before: %s)", version.name, version.version, before)
 
 
 def _evaluation(run: Run) -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            file = "evaluation/test/evaluation.json"
-            path = mlflow.artifacts.download_artifacts(
-                run_id=run.info.run_id, artifact_path=file, dst_path=folder
-            )
-            return json.loads(Path(path).read_text(encoding="utf-8"))
-        except (mlflow.MlflowException, OSError):
+    with tracking.artifact(run, "evaluation/test/evaluation.json") as path:
+        if path is None:
             raise UserError(
                 f"run {run.info.run_id} has no evaluation: run the step `evaluate` on it first"
-            ) from None
+            )
+        return json.loads(path.read_text(encoding="utf-8"))

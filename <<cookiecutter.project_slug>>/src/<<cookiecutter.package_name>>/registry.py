@@ -97,15 +97,18 @@ def load_model(source: Run | ModelVersion, params: Params) -> Loaded:
             local = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
         except OSError as error:
             raise UserError(f"{uri}: its files cannot be read: {error}") from None
-        return _read(uri, local, tags.get("model_sha256"), params)
+        known = all((local / name).is_file() for name in FILES)
+        if known and fingerprint(local) != tags.get("model_sha256"):
+            raise UserError(f"{uri} is refused: its files are not those that training logged")
+        return read_model(local, params, uri)
 
 
-def _read(uri: str, folder: Path, expected: str | None, params: Params) -> Loaded:
+def read_model(folder: Path, params: Params, uri: str | None = None) -> Loaded:
+    """The model in a folder of MLflow's; `load_model` tells what is refused."""
+    uri = uri or str(folder)
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{uri} is refused: it has no {missing[0]}, so it is not a skops model")
-    if fingerprint(folder) != expected:
-        raise UserError(f"{uri} is refused: its files are not those that training logged")
     kinds_of = {name: kind for kind, name in SIGNATURE_TYPES.items()}
     trusted = [*TRUSTED_TYPES, *params.model.trusted_types]
     try:

@@ -4,6 +4,7 @@ Without MLFLOW_TRACKING_URI the store is mlflow.db and mlartifacts/ at the proje
 a command or a notebook starts.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -29,14 +31,26 @@ from .registry import fingerprint, save_options
 EXPERIMENT = "<< cookiecutter.project_slug >>"
 
 
-def connect() -> mlflow.MlflowClient:
-    """Point MLflow to the store and the project's experiment; raises UserError if it is away."""
+# What the steps themselves write is no change of the code that trains; a run keeps it beside.
+WRITTEN = ("dvc.lock", "data/*.dvc", "schema.yaml")
+
+
+def quiet() -> None:
+    """Let the libraries say errors only."""
     for name in ("mlflow", "alembic", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def connect(part: str = "") -> mlflow.MlflowClient:
+    """Point MLflow to the store and the project's experiment; raises UserError if it is away.
+
+    `part` is added to the experiment's name.
+    """
+    quiet()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT) + part
     mlflow.set_tracking_uri(uri)
     try:
         client = mlflow.MlflowClient()
@@ -54,10 +68,11 @@ def connect() -> mlflow.MlflowClient:
 def log_training(
     model: Pipeline,
     train: pd.DataFrame,
-    test: pd.DataFrame,
+    test: pd.DataFrame | None,
     metrics: dict[str, float],
     paths: list[Path],
     params: Params,
+    **tags: str,
 ) -> str:
     """Log one training with everything that it takes to repeat it; returns the id of the run."""
     connect()
@@ -68,8 +83,14 @@ def log_training(
     source = CodeDatasetSource({"data.source": params.data.source, "last_batch": paths[-1].stem})
     with mlflow.start_run(run_name=f"train {paths[-1].stem}") as run:
         mlflow.log_params(params.flat() | _period(train, params) | {"last_batch": paths[-1].stem})
-        mlflow.set_tags({"step": "train", "data": digest, **_commit()})
-        for name, rows in (("train", train), ("test", test)):
+        mlflow.set_tags({"step": "train", "data": digest, **commit(log_diff=True), **tags})
+        for name in WRITTEN:
+            for file in ROOT.glob(name):
+                mlflow.log_artifact(str(file))
+        mlflow.log_artifact(str(ROOT / "params.yaml"))
+        for name, rows in {"train": train, "test": test}.items():
+            if rows is None:
+                continue
             dataset = mlflow.data.from_pandas(
                 rows, source, targets=params.data.target, name=name, digest=digest[:16]
             )
@@ -98,21 +119,22 @@ def _period(train: pd.DataFrame, params: Params) -> dict[str, str]:
     return {"fitted_from": str(train[time].min()), "fitted_until": str(train[time].max())}
 
 
-def _commit() -> dict[str, str]:
+def commit(log_diff: bool = False) -> dict[str, str]:
     """The commit that trains; with changes on top it is `dirty`, and they are in changes.diff."""
+    places = [".", *(f":(exclude){name}" for name in WRITTEN)]
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        commit = git("rev-parse", "HEAD")
-        changed = git("status", "--porcelain", "--", ".")
-        if changed:
-            mlflow.log_text(changed + "\n\n" + git("diff", "HEAD", "--", "."), "changes.diff")
+        head = git("rev-parse", "HEAD")
+        changed = git("status", "--porcelain", "--", *places)
+        if changed and log_diff:
+            mlflow.log_text(changed + "\n\n" + git("diff", "HEAD", "--", *places), "changes.diff")
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "none", "dirty": "true"}
-    return {"commit": commit, "dirty": str(bool(changed)).lower()}
+    return {"commit": head, "dirty": str(bool(changed)).lower()}
 
 
 def _environment() -> str:
@@ -136,6 +158,30 @@ def log_evaluation(run: Run, table: pd.DataFrame, batch: str | None, files: list
         client.log_artifact(run_id, str(file), f"evaluation/{batch or 'test'}")
 
 
+@contextlib.contextmanager
+def artifact(run: Run, name: str) -> Iterator[Path | None]:
+    """A file that the run keeps, for as long as the block; None if it keeps none of that name."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = mlflow.artifacts.download_artifacts(
+                run_id=run.info.run_id, artifact_path=name, dst_path=folder
+            )
+        except (mlflow.MlflowException, OSError):
+            found = None
+        yield found and Path(found)
+
+
+@contextlib.contextmanager
+def decision(name: str) -> Iterator[str]:
+    """A run in the experiment of decisions, for as long as the block; failed if the block fails."""
+    connect("-decisions")
+    try:
+        with mlflow.start_run(run_name=name) as run:
+            yield run.info.run_id
+    finally:
+        connect()
+
+
 def find_run(run: str) -> Run:
     """The training run of this id, or the last that finished; UserError if there is none."""
     client = connect()
@@ -144,13 +190,20 @@ def find_run(run: str) -> Run:
             return client.get_run(run)
         except mlflow.MlflowException:
             raise UserError(f"no run has the id {run}: see `make ui`, or name `last`") from None
-    experiment = client.get_experiment_by_name(os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
+    found = last_run("tags.step = 'train'")
+    if found is None:
+        raise UserError("there is no finished run: run the step `train` first")
+    return found
+
+
+def last_run(wanted: str) -> Run | None:
+    """The last run that finished, of those that an MLflow filter finds."""
+    client = connect()
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     found = client.search_runs(
-        [experiment.experiment_id],
-        "tags.step = 'train' and attributes.status = 'FINISHED'",
+        [client.get_experiment_by_name(name).experiment_id],
+        f"{wanted} and attributes.status = 'FINISHED'",
         order_by=["attributes.start_time DESC"],
         max_results=1,
     )
-    if not found:
-        raise UserError("there is no finished run: run the step `train` first")
-    return found[0]
+    return found[0] if found else None

@@ -1,0 +1,139 @@
+"""The pipeline of dvc.yaml: run what has changed, quarantine what breaks the schema, log the run.
+
+`python -m << cookiecutter.package_name >> pipeline` is `dvc repro` with four things around it that are
+no stages, for they read or move what lies outside: the schema is inferred if there is none; a batch
+that stopped the pipeline goes to data/quarantine; the batches are versioned (`dvc add`); and the
+training gets its run in MLflow.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from mlflow.entities import Run
+
+from .. import data, tracking
+from ..errors import UserError
+from ..params import ROOT, Params, load
+from ..registry import read_model
+from ..train import score
+from . import validate
+from .train import FOLDER
+
+QUARANTINE = "data/quarantine"
+
+log = logging.getLogger(__name__)
+
+
+class QuarantineError(UserError):
+    """Which batches were put aside, and why."""
+
+    code = 3
+
+
+def dvc(*arguments: str) -> int:
+    """Run DVC with this Python's programs first on the path; returns its exit code."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    command = [sys.executable, "-m", "dvc", *arguments, "--quiet"]
+    environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "true"}
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+
+
+def reproduce(params: Params) -> None:
+    """Bring data/, models/ and reports/ up to date; raises QuarantineError or UserError."""
+    if tracking.commit()["commit"] == "none":
+        raise UserError("there is no commit yet (git init): DVC needs a git repository")
+    folder = _raw(params)
+    paths = data.batches(params.data)
+    if not (ROOT / validate.SCHEMA).exists():
+        columns = validate.infer(data.read(paths, params.data), params.data)
+        validate.write(columns, [path.stem for path in paths], ROOT / validate.SCHEMA)
+        log.warning("%s is inferred from the batches: review and commit it", validate.SCHEMA)
+    skew = ROOT / validate.SKEW
+    skew.unlink(missing_ok=True)
+    if dvc("repro"):
+        if skew.exists():
+            raise QuarantineError(_quarantine(json.loads(skew.read_text(encoding="utf-8")), paths))
+        raise UserError("the pipeline stopped: see above which stage, and why")
+    if _digest(ROOT / f"{folder}.dvc") != _locked("extract", "deps", folder) and dvc("add", folder):
+        raise UserError(f"the batches in {folder} were not versioned: see above")
+
+
+def _raw(params: Params) -> str:
+    """The folder of the batches, which the stage extract must depend on."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    folder = Path(params.data.source).parent.as_posix()
+    if folder not in stages["extract"]["deps"]:
+        raise UserError(
+            f"dvc.yaml: the stage extract does not depend on {folder}, the folder of data.source: put"
+            " it there in place of data/raw"
+        )
+    return folder
+
+
+def _locked(stage: str, kind: str, path: str) -> str | None:
+    """The digest that dvc.lock has of a stage's file or folder."""
+    lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
+    found = {entry["path"]: entry["md5"] for entry in lock["stages"][stage][kind]}
+    return found.get(path)
+
+
+def _digest(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"]
+
+
+def _quarantine(broken: dict[str, list[str]], paths: list[Path]) -> str:
+    """Move the batches and their reasons to data/quarantine; returns the sentence for it."""
+    folder, said = ROOT / QUARANTINE, []
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (path for path in paths if path.stem in broken):
+        shutil.move(path, folder / path.name)
+        reasons = "\n".join(broken[path.stem]) + "\n"
+        (folder / f"{path.name}.txt").write_text(reasons, encoding="utf-8")
+        said.append(f"{path.name}: {'; '.join(broken[path.stem])}")
+    return f"quarantined in {QUARANTINE}: {' | '.join(said)}; the champion stays as it is"
+
+
+def prepared() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that the challenger was fitted on, and those held out."""
+    folder = ROOT / "data/prepared"
+    return pd.read_parquet(folder / "train.parquet"), pd.read_parquet(folder / "holdout.parquet")
+
+
+def record(params: Params) -> Run:
+    """The challenger's run in MLflow: found by the digest of its model, else logged now.
+
+    A model can come out of DVC's cache or remote, into a store that has never seen its training.
+    """
+    client = tracking.connect()
+    digest, clean = _locked("train", "outs", FOLDER), tracking.commit()["dirty"] == "false"
+    wanted = f"tags.dvc_model = '{digest}'" + (" and tags.dirty = 'false'" if clean else "")
+    found = tracking.last_run(f"{wanted} and tags.step = 'train'")
+    if found is not None:
+        return found
+    train, holdout = prepared()
+    model = read_model(ROOT / FOLDER, params).model
+    metrics = {f"train_{name}": value for name, value in score(model, train, params).items()}
+    metrics |= {f"test_{name}": value for name, value in score(model, holdout, params).items()}
+    paths = data.batches(params.data)
+    run_id = tracking.log_training(model, train, holdout, metrics, paths, params, dvc_model=digest)
+    for file in sorted((ROOT / "reports/challenger").iterdir()):
+        client.log_artifact(run_id, str(file), "evaluation/test")
+    return client.get_run(run_id)
+
+
+def run() -> None:
+    params = load()
+    tracking.connect()  # a store that is away stops the step before the work, not after
+    reproduce(params)
+    found = record(params)
+    metric = params.evaluate.metric
+    log.info("run %s: %s %.4f", found.info.run_id, metric, found.data.metrics[f"test_{metric}"])

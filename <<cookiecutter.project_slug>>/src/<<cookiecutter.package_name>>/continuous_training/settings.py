@@ -1,0 +1,28 @@
+"""The settings of the training floor: continuous_training.yaml, checked like params.yaml."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from .. import params
+from ..params import ROOT, Section
+
+
+class Gate(Section):
+    holdout: int = Field(14, ge=1)
+    tolerance: float = Field(0.005, ge=0)
+    calibration_tolerance: float = Field(0.005, ge=0)
+    strict: bool = False
+    segment_tolerance: float = Field(0.02, ge=0)
+    segment_rows: int = Field(500, ge=1)
+    latency: float = Field(100, gt=0)
+    new_inputs: bool = False
+
+
+class Settings(Section):
+    gate: Gate = Gate()
+
+
+def load(path: Path | None = None) -> Settings:
+    """Read and check continuous_training.yaml; raises UserError naming the key that is wrong."""
+    return params.read(path or ROOT / "continuous_training.yaml", Settings)

@@ -1,0 +1,155 @@
+"""The gate: its arithmetic, and for each reason to refuse a challenger that is refused for it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.dummy import DummyClassifier
+
+from << cookiecutter.package_name >>.continuous_training import gate
+from << cookiecutter.package_name >>.continuous_training.gate import Judged
+from << cookiecutter.package_name >>.continuous_training.settings import Gate
+from << cookiecutter.package_name >>.evaluate import metrics
+from << cookiecutter.package_name >>.features import Kinds
+
+ROWS, DAYS = 3000, 14
+RANDOM = np.random.default_rng(0)
+DAY = np.sort(RANDOM.integers(DAYS, size=ROWS))
+TRUTH = RANDOM.normal(size=ROWS)
+SEGMENTS = pd.DataFrame({"place": RANDOM.choice(["a", "b"], size=ROWS)})
+LIMITS = Gate()
+
+
+def classifier(noise: float, classes: int = 2, seed: int = 1) -> Judged:
+    """Predictions that know the truth but for some noise."""
+    random = np.random.default_rng(seed)
+    edges = np.quantile(TRUTH, np.linspace(0, 1, classes + 1)[1:-1])
+    y = np.searchsorted(edges, TRUTH)
+    guess = TRUTH + random.normal(scale=noise, size=ROWS)
+    score = -np.abs(guess[:, None] - np.linspace(-1, 1, classes)[None, :])
+    odds = np.exp(score - score.max(axis=1, keepdims=True))
+    return Judged(y, odds / odds.sum(axis=1, keepdims=True), np.arange(classes), DAY)
+
+
+def regressor(noise: float, seed: int = 1) -> Judged:
+    random = np.random.default_rng(seed)
+    return Judged(TRUTH, TRUTH + random.normal(scale=noise, size=ROWS), None, DAY)
+
+
+CLASSES = ["roc_auc", "average_precision", "accuracy", "brier", "log_loss"]
+CASES = [(name, classifier(1, k)) for name in CLASSES for k in (2, 3)]
+CASES += [(name, regressor(1)) for name in ("mae", "rmse", "r2", "bias")]
+
+
+@pytest.mark.parametrize(("name", "judged"), CASES)
+def test_a_metric_by_day_is_that_of_the_rows(name, judged):
+    """Counting a day twice is having its rows twice; all days once is the metric of evaluate.py."""
+    twice = np.concatenate([np.arange(ROWS), np.flatnonzero(DAY == 3)])
+    weights = np.ones((2, DAYS))
+    weights[1, 3] = 2
+    found = gate.by_day(name, judged)(weights)
+    for value, rows in zip(found, (np.arange(ROWS), twice), strict=True):
+        expected = metrics(judged.y[rows], judged.predicted[rows], judged.classes)[name]
+        assert value == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_interval_holds_the_difference_and_widens_with_days_that_differ(params):
+    value, (low, high), own = gate.gain("brier", classifier(1), classifier(1.2, seed=2))
+    assert low < value < high
+    assert own == pytest.approx(metrics(*_parts(classifier(1.2, seed=2)))["brier"])
+    uneven = classifier(1)
+    uneven.predicted[DAY < 3] = uneven.predicted[DAY < 3][:, ::-1]
+    _, (wide_low, wide_high), _ = gate.gain("brier", uneven, classifier(1.2, seed=2))
+    assert wide_high - wide_low > 2 * (high - low)
+
+
+def _parts(judged: Judged):
+    return judged.y, judged.predicted, judged.classes
+
+
+def settings(params, task: str):
+    metric = "roc_auc" if task == "classification" else "mae"
+    evaluate = params.evaluate.model_copy(update={"metric": metric, "segments": ["place"]})
+    return params.model_copy(update={"task": task, "evaluate": evaluate})
+
+
+def refused(challenger: Judged, champion: Judged, params, **limits) -> set[str]:
+    task = "regression" if challenger.classes is None else "classification"
+    limits = LIMITS.model_copy(update=limits)
+    checks = gate.against(challenger, champion, SEGMENTS, settings(params, task), limits)
+    return {check.name for check in checks if not check.passed}
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_metric(make, params):
+    assert "metric" in refused(make(1.5), make(1, seed=2), params)
+    assert not refused(make(1), make(1), params)
+    assert not refused(make(1), make(1.5, seed=2), params)
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_strict(make, params):
+    """As good is not enough."""
+    assert refused(make(1), make(1), params, strict=True) == {"metric"}
+    assert not refused(make(0.7), make(1.5, seed=2), params, strict=True)
+
+
+def test_calibration(params):
+    """A wrong threshold for the label, or a shift, leaves the order of the rows as it was."""
+    sure = classifier(1)
+    sure.predicted = sure.predicted**8 / (sure.predicted**8).sum(axis=1, keepdims=True)
+    assert refused(sure, classifier(1), params) == {"calibration"}
+    shifted = regressor(1)
+    shifted.predicted = shifted.predicted + 0.2
+    assert "calibration" in refused(shifted, regressor(1), params)
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_segment(make, params):
+    """Worse in one place and better in the other, so that the whole looks as good as before."""
+    champion, there = make(1, seed=2), (SEGMENTS["place"] == "a").to_numpy()
+    challenger, bad = make(0.3), make(2.5, seed=3)
+    challenger.predicted[there] = bad.predicted[there]
+    assert "segment" in refused(challenger, champion, params)
+    assert "segment" not in refused(challenger, champion, params, segment_rows=ROWS)
+
+
+def test_baseline(rows, params):
+    """A model that has learnt nothing."""
+    train, holdout = rows
+    if params.task == "regression":
+        model = gate.baseline(train, params)
+    else:
+        model = DummyClassifier(strategy="stratified", random_state=0)
+        model.fit(train, gate.data.xy(train, params)[1])
+    checks = gate.alone(model, train, holdout, params)
+    assert "baseline" in {check.name for check in checks if not check.passed}
+
+
+def test_a_real_model_passes(model, rows, params):
+    assert all(check.passed for check in gate.alone(model, *rows, params))
+
+
+def test_sanity():
+    for answers in (np.full((9, 2), 0.5), np.full((9, 2), np.nan), RANDOM.random((9, 2))):
+        assert not gate.sanity(Judged(np.zeros(9), answers, np.arange(2), np.zeros(9, int))).passed
+    for answers in (np.zeros(9), np.array([1.0, np.inf])):
+        assert not gate.sanity(Judged(answers, answers, None, np.zeros(len(answers), int))).passed
+    assert gate.sanity(classifier(1)).passed
+    assert gate.sanity(regressor(1)).passed
+
+
+def test_latency(model, X):
+    assert gate.latency(model, X, limit=10_000).passed
+    assert not gate.latency(model, X, limit=1e-6).passed
+
+
+def test_signature():
+    now = Kinds({"a": "number", "b": "text"})
+    assert gate.signature(now, now, LIMITS).passed
+    assert gate.signature(now, None, LIMITS).passed
+    assert gate.signature(Kinds({"a": "number"}), now, LIMITS).passed
+    for old in (Kinds({"a": "number"}), Kinds({"a": "number", "b": "date"})):
+        check = gate.signature(now, old, LIMITS)
+        assert not check.passed
+        assert "b" in check.message
+        assert gate.signature(now, old, LIMITS.model_copy(update={"new_inputs": True})).passed
