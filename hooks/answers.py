@@ -10,8 +10,8 @@ PATH_WORDS = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") fo
 LONGEST = 50
 
 
-def problem(answers: dict, folder: str) -> str | None:
-    """The first thing that is wrong with the answers, or with the folder to write into."""
+def problem(answers: dict) -> str | None:
+    """The first thing that is wrong with the answers."""
     slug, package = answers["project_slug"], answers["package_name"]
     for name in ("project_name", "description", "author_name"):
         text = answers[name]
@@ -42,8 +42,6 @@ def problem(answers: dict, folder: str) -> str | None:
         return (
             f"author_email {answers['author_email']!r} is no address: give one like you@example.com"
         )
-    if os.listdir(folder):
-        return f"{folder} is not empty: choose another project_slug or another --output-dir"
     return None
 
 

@@ -1,60 +1,32 @@
-"""What is left to do when the files are written: the level, the answers file, the first commit."""
+"""What is left to do when the files are written: the answers file, the first commit, the next steps."""
 
-import subprocess
 from pathlib import Path
 
-from levels import level_of
+from plumbing import ask
 
 
-def keep_level(project: Path, package: str, level: int) -> None:
-    """Remove the files of higher levels, and the folders that this leaves empty."""
-    for path in sorted(p for p in project.rglob("*") if p.is_file()):
-        relative = path.relative_to(project)
-        if relative.parts[0] == ".git" or level_of(relative.as_posix(), package) <= level:
-            continue
-        path.unlink()
-        for folder in path.parents:
-            if folder == project or any(folder.iterdir()):
-                break
+def remove_empty_folders(project: Path) -> None:
+    """The folders of higher levels, which are left without their files."""
+    for folder in sorted((p for p in project.rglob("*") if p.is_dir()), reverse=True):
+        if not any(folder.iterdir()):
             folder.rmdir()
-
-
-def git(folder: Path, *arguments: str) -> str | None:
-    """What git prints, or None if it fails or is not installed."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True
-        )
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def record_commit(project: Path, template: Path) -> None:
-    """Add the template's own commit to the answers file, where the template is a clean checkout."""
-    if git(template, "rev-parse", "--show-toplevel") != str(template.resolve()):
-        return
-    commit = git(template, "rev-parse", "HEAD")
-    if commit and git(template, "status", "--porcelain") == "":
-        with (project / ".cookiecutter.yaml").open("a", encoding="utf-8", newline="\n") as file:
-            file.write(f'  commit: "{commit}"\n')
 
 
 def first_commit(project: Path, answers: dict) -> bool:
     """A new repository with one commit; False where there is no git, or a repository around it."""
-    if git(project, "--version") is None or git(project, "rev-parse", "--git-dir") is not None:
+    if ask(project, "--version") is None or ask(project, "rev-parse", "--git-dir") is not None:
         return False
-    branch = git(project, "config", "init.defaultBranch") or "main"
+    branch = ask(project, "config", "init.defaultBranch") or "main"
     identity = []
     for key in ("name", "email"):
-        if not git(project, "config", f"user.{key}"):
+        if not ask(project, "config", f"user.{key}"):
             identity += ["-c", f"user.{key}={answers[f'author_{key}']}"]
     message = f"feat: scaffold {answers['project_slug']} at MLOps level {answers['maturity_level']}"
     commit = ["-c", "commit.gpgsign=false", "commit", "-q", "--no-verify", "-m", message]
     return (
-        git(project, "init", "-q", "-b", branch) is not None
-        and git(project, "add", "--all") is not None
-        and git(project, *identity, *commit) is not None
+        ask(project, "init", "-q", "-b", branch) is not None
+        and ask(project, "add", "--all") is not None
+        and ask(project, *identity, *commit) is not None
     )
 
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,17 +27,21 @@ CLEAN = {
     and k != "PYTHONDONTWRITEBYTECODE"
 }
 CLEAN["GOMP_SPINCOUNT"] = "1000"  # two workers on two cores
-CLEAN["TMPDIR"] = str(CACHE / "tmp")  # removed at the end, with what the tools leave in it
+# For this run and its workers; removed at the end, with what the tools leave in it.
+TMP = Path(os.environ.setdefault("LADDER_TMP", str(CACHE / f"tmp-{os.getpid()}")))
+CLEAN["TMPDIR"] = str(TMP)
 CLEAN["PATH"] = f"{BIN}{os.pathsep}{CLEAN['PATH']}"
+IDENTITY = {f"GIT_{who}_NAME": "Tester" for who in ("AUTHOR", "COMMITTER")}
+IDENTITY |= {f"GIT_{who}_EMAIL": "t@example.com" for who in ("AUTHOR", "COMMITTER")}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    (CACHE / "tmp").mkdir(parents=True, exist_ok=True)
+    TMP.mkdir(parents=True, exist_ok=True)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):
-        shutil.rmtree(CACHE / "tmp", ignore_errors=True)
+        shutil.rmtree(TMP, ignore_errors=True)
 
 
 def run(
@@ -110,6 +114,37 @@ def attach(project: Path, environment: Path) -> Path:
 def make_project(tmp_path: Path, environment: Path) -> Callable[..., Path]:
     """A function from answers to a generated project with its environment."""
     return lambda **answers: attach(generate(tmp_path, **answers), environment)
+
+
+@pytest.fixture
+def batches(make_project):
+    """The example's batches, made once for the projects that need them."""
+    folder = CACHE / "batches"
+    if not folder.exists():
+        project = make_project()
+        run(".venv/bin/python", "-m", "flight_delays", "data", cwd=project)
+        partial = CACHE / f"batches-{os.getpid()}"
+        shutil.copytree(project / "data/raw", partial)
+        partial.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> object:
+    """Generated projects to copy, for the tests of upgrades."""
+    from ladder import Stock
+
+    return Stock(tmp_path_factory.mktemp("stock"))
+
+
+@pytest.fixture
+def ladder(stock, tmp_path: Path) -> Iterator[object]:
+    """A folder to upgrade projects in; nothing may be left in the temporary folder."""
+    from ladder import Ladder
+
+    ladder = Ladder(tmp_path, stock.template)
+    yield ladder
+    assert not list(ladder.temporary.iterdir()), "left in the temporary folder"
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@
 import json
 import py_compile
 import re
-import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -16,6 +15,7 @@ sys.path[:0] = [str(TEMPLATE / "hooks"), str(TEMPLATE / "tools")]
 
 import answers  # noqa: E402
 import levels  # noqa: E402
+import record  # noqa: E402
 from pins import importable  # noqa: E402
 
 QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
@@ -74,7 +74,8 @@ def test_each_line_of_the_levels_table_is_needed():
 def test_odd_names_and_tasks(name, task, tmp_path):
     """Names survive in every file; files are valid, formatted, lint-clean and legal on Windows."""
     title = ODD_NAMES[name]
-    project = generate(tmp_path, project_name=title, author_name="Zoë O'Hara & Søn", task=task)
+    answers = {"author_name": "Zoë O'Hara & Søn", "task": task, "maturity_level": OFFERED[-1]}
+    project = generate(tmp_path, project_name=title, **answers)
     for file in files(project):
         check_file(project / file, file)
     about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -104,7 +105,9 @@ def check_file(path: Path, name: str) -> None:
     content = path.read_text(encoding="utf-8")
     assert "\r" not in content
     assert content.endswith("\n"), name
-    assert not re.search(r"cookiecutter\.(?!yaml)|<<|<%|%>|<#|#>", content), f"left over in {name}"
+    assert not re.search(
+        r"cookiecutter\.(?!yaml|config|exceptions|repository)|<<|<%|%>|<#|#>", content
+    ), f"left over in {name}"
     if path.suffix == ".py":
         py_compile.compile(str(path), cfile=str(path) + "c", doraise=True)
         Path(str(path) + "c").unlink()
@@ -182,13 +185,23 @@ def test_names_of_dependencies_are_refused(environment):
 
 
 def test_an_existing_project_is_not_overwritten(tmp_path):
+    """What is not committed is refused; what is committed is merged, which changes nothing here."""
     project = generate(tmp_path)
     before = {f: (project / f).read_bytes() for f in files(project)}
     (project / "params.yaml").write_text("mine: 1\n")
-    for options in ((), ("-f",), ("-f", "-s")):
+    for options in ((), ("-f",), ("-f", "-s"), ("-f", "--accept-hooks", "no")):
         done = cookiecutter(tmp_path, *options)
         assert done.returncode == 1
         assert (project / "params.yaml").read_text() == "mine: 1\n"
+    assert files(project) == set(before)
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.com")
+    run("git", *identity, "commit", "-qam", "mine", cwd=project)
+    for options in (("-f",), ("-f", "-s"), ("-f", "--accept-hooks", "no")):
+        done = cookiecutter(tmp_path, *options)
+        assert done.returncode == 0, done.stderr
+        assert "nothing to do" in done.stdout
+        assert (project / "params.yaml").read_text() == "mine: 1\n"
+        assert run("git", "status", "--porcelain", cwd=project).stdout == ""
     assert files(project) == set(before)
 
 
@@ -249,16 +262,53 @@ def test_next_steps_are_at_most_five_lines(tmp_path):
     assert "make setup" in done.stdout
 
 
-def test_answers_file_regenerates_the_same_project(default, tmp_path):
+@pytest.mark.parametrize("level", OFFERED)
+def test_answers_file_regenerates_the_same_project(level, tmp_path):
     """It holds the answers alone: no private key, which would override a newer template's."""
-    recorded = yaml.safe_load((default / ".cookiecutter.yaml").read_text())
+    project = generate(tmp_path, maturity_level=level, author_name="Someone")
+    recorded = yaml.safe_load((project / ".cookiecutter.yaml").read_text())
     asked = {key for key in QUESTIONS if not key.startswith("_")}
     assert set(recorded["default_context"]) == asked
     assert recorded["template"]["version"] == QUESTIONS["__template_version"]
-    config = default / ".cookiecutter.yaml"
+    config = project / ".cookiecutter.yaml"
+    (tmp_path / "again").mkdir()
     command = [BIN / "cookiecutter", TEMPLATE, "--no-input", "--config-file", config]
-    run(*command, "-o", tmp_path, cwd=tmp_path)
-    assert files(tmp_path / default.name) == files(default)
+    run(*command, "-o", tmp_path / "again", cwd=tmp_path, HOME=str(tmp_path))
+    again = tmp_path / "again" / project.name
+    assert {f: (again / f).read_bytes() for f in files(again)} == {
+        f: (project / f).read_bytes() for f in files(project)
+    }
+
+
+def test_answers_file_tells_template_and_what_it_wrote(stock, tmp_path):
+    """The whole path of a template given by a relative one; its remote and commit; a digest."""
+    clone = tmp_path / "templates/clone"
+    run("git", "clone", "-q", stock.template.folder, clone, cwd=tmp_path)
+    address = "https://someone:password@example.com/ladder.git"
+    run("git", "config", "remote.origin.url", address, cwd=clone)
+    command = [BIN / "cookiecutter", "templates/clone", "--no-input", "-o", tmp_path]
+    done = run(*command, cwd=tmp_path, HOME=str(tmp_path))
+    assert "with a first commit" in done.stdout
+    project = tmp_path / "flight-delays"
+    told = yaml.safe_load((project / record.RECORD).read_text())["template"]
+    assert told.pop("commit") == run("git", "rev-parse", "HEAD", cwd=clone).stdout.strip()
+    assert told.pop("files") == record.digest(record.files_of(project))
+    assert told == {
+        "source": str(clone),
+        "remote": "https://example.com/ladder.git",
+        "version": QUESTIONS["__template_version"],
+    }
+    (project / "params.yaml").chmod(0o755)
+    assert record.digest(record.files_of(project)) != told
+
+
+def test_a_template_that_was_edited_has_no_commit(stock, tmp_path):
+    template = stock.template.copy(tmp_path / "edited")
+    (template.folder / "notes.txt").write_text("not committed\n")
+    command = [BIN / "cookiecutter", template.folder, "--no-input", "-o", tmp_path]
+    run(*command, cwd=tmp_path, HOME=str(tmp_path))
+    told = yaml.safe_load((tmp_path / "flight-delays" / record.RECORD).read_text())["template"]
+    assert set(told) == {"source", "version", "files"}
 
 
 def test_template_files_avoid_its_delimiters():
@@ -270,21 +320,22 @@ def test_template_files_avoid_its_delimiters():
                 pytest.fail(f"{path.relative_to(SOURCE)}: {opening}")
 
 
-def test_files_of_higher_levels_are_removed(default, tmp_path, monkeypatch):
-    """With their folders, if these are empty then; what lies in a shared folder stays."""
-    import finish
-
-    project = tmp_path / "project"
-    shutil.copytree(default, project)
-    for file in ("src/flight_delays/above/step.py", "make/above.mk", "tests/test_above.py"):
-        (project / file).parent.mkdir(exist_ok=True)
-        (project / file).write_text("x = 1\n")
-    above = ["src/PACKAGE/above", "make", "tests/test_above.py"]
-    monkeypatch.setitem(levels.LEVELS, 1, above)
-    before = files(project)
-    finish.keep_level(project, "flight_delays", 1)
-    assert files(project) == before
-    finish.keep_level(project, "flight_delays", 0)
-    assert files(project) == files(default)
-    assert not (project / "make").exists()
-    assert not (project / "src/flight_delays/above").exists()
+@pytest.mark.parametrize("hooks", ["yes", "no"])
+def test_files_of_higher_levels_are_not_written(hooks, stock, tmp_path):
+    """Neither with hooks nor without; what lies in a shared folder is, with its level."""
+    template = stock.template.copy(tmp_path / "template")
+    above = ["src/PACKAGE/above/step.py", "make/above.mk", "tests/test_above.py", ".above/x/y"]
+    for file in above:
+        template.add(file, "x = 1\n", level=2)
+    command = [BIN / "cookiecutter", template.folder, "--no-input", "--accept-hooks", hooks]
+    trees = []
+    for level in ("0", "1", "2"):
+        output = tmp_path / level
+        output.mkdir()
+        run(*command, "-o", output, f"maturity_level={level}", cwd=tmp_path, HOME=str(tmp_path))
+        trees.append(files(output / "flight-delays"))
+    brought = {file.replace("PACKAGE", "flight_delays") for file in above}
+    assert brought <= trees[2] - trees[1]
+    assert trees[0] < trees[1] < trees[2]
+    folders = [p for p in (tmp_path / "0").rglob("*") if p.is_dir() and ".git" not in p.parts]
+    assert hooks == "no" or all(any(folder.iterdir()) for folder in folders)

@@ -1,0 +1,77 @@
+"""Which files cookiecutter writes: those of the chosen level, and none over a project that is there.
+
+cookiecutter.json names `Floors` in `_extensions`, so that it also works with hooks switched off.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from jinja2 import Environment
+from jinja2.ext import Extension
+
+HOOKS = Path(__file__).resolve().parent
+SOURCE = HOOKS.parent / "<<cookiecutter.project_slug>>"
+# Later cookiecutter changes the folder, and a template may be given relative to it.
+STARTED_IN = Path.cwd()
+
+
+class Floors(Extension):
+    """Give files of higher levels an empty name, which cookiecutter skips; upgrade what exists."""
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        environment.globals |= {
+            "is_written": self.is_written,
+            "origin": origin,
+            "hooks": str(HOOKS),
+        }
+        self.started = False
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        """Wrap what cookiecutter renders as a path: nameless, while it walks the project's files."""
+        if name is not None or source == SOURCE.name or Path.cwd() != SOURCE:
+            return source
+        start, end = self.environment.block_start_string, self.environment.block_end_string
+        test = f"{start} if is_written(cookiecutter, {source!r}) {end}"
+        return f"{test}{source}{start} endif {end}"
+
+    def is_written(self, answers: dict, path: str) -> bool:
+        """Whether a folder (an absolute path) or a file of the template is of the chosen level."""
+        if "_output_dir" not in answers:  # a question's default, asked while in this very folder
+            return True
+        import_hooks()
+        from levels import level_of
+
+        target = Path(answers["_output_dir"], answers["project_slug"])
+        if not self.started:
+            self.started = True
+            refuse_or_upgrade(target, answers)
+        if os.path.isabs(path):
+            return True
+        path = path.replace("<<cookiecutter.package_name>>", "PACKAGE").replace(os.sep, "/")
+        return level_of(path, "PACKAGE") <= int(answers["maturity_level"])
+
+
+def origin(given: str) -> str:
+    """The template as it was given; a folder by its whole path."""
+    return str(STARTED_IN / given) if (STARTED_IN / given).is_dir() else given
+
+
+def import_hooks() -> None:
+    """Let the modules beside this one be imported by their names, as the hooks do."""
+    sys.dont_write_bytecode = True
+    if str(HOOKS) not in sys.path:
+        sys.path.insert(0, str(HOOKS))
+
+
+def refuse_or_upgrade(target: Path, answers: dict) -> None:
+    """End cookiecutter here if the folder has something in it: a project of ours is upgraded."""
+    if not any(target.iterdir()):
+        return
+    import upgrade
+
+    sys.stdout.flush()
+    if (target / upgrade.RECORD).is_file():
+        sys.exit(upgrade.run(target, HOOKS.parent, answers, origin(answers["_template"])))
+    sys.exit(f"{target} is not empty: choose another project_slug or another --output-dir")

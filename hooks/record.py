@@ -1,0 +1,145 @@
+"""The answers file of a project: what was answered, and which template wrote which files.
+
+`template.files` is a digest of all files as rendered. An upgrade believes a rendering to be what the
+template once wrote only if it has this digest.
+"""
+
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+import yaml
+from plumbing import Refused, ask, git
+
+RECORD = ".cookiecutter.yaml"
+LEVEL = "maturity_level"
+Files = dict[str, tuple[str, str]]  # path -> (mode, SHA-1 of the blob) as git has them
+
+
+def clean_commit(template: Path) -> str | None:
+    """The commit of a template that is a clean checkout of its own."""
+    if ask(template, "rev-parse", "--show-toplevel") != str(template.resolve()):
+        return None
+    commit = ask(template, "rev-parse", "HEAD")
+    return commit if ask(template, "status", "--porcelain", "-unormal") == "" else None
+
+
+def source(given: str, template: Path) -> dict[str, str]:
+    """Where an upgrade finds the template: the address, or the folder and the remote of its clone."""
+    if not os.path.isdir(given):
+        return {"source": re.sub(r"//[^@/]*@", "//", given)}  # without a name and a password
+    remote = ask(Path(given), "config", "remote.origin.url") or ""
+    found = {"source": str(Path(given).resolve())}
+    if re.match(r"\w+://|[\w.-]+@[\w.-]+:", remote):
+        found["remote"] = re.sub(r"//[^@/]*@", "//", remote)
+    return found
+
+
+def digest(files: Files) -> str:
+    """SHA-256 over the files, the answers file left out."""
+    lines = [f"{mode} {blob} {path}\n" for path, (mode, blob) in files.items() if path != RECORD]
+    return hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+
+
+def files_of(folder: Path) -> Files:
+    """All files below a folder, as git would have them: with LF, also where they were cloned as CRLF."""
+    found = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and not name.startswith(".git/"):
+            content = path.read_bytes()
+            content = content if b"\0" in content else content.replace(b"\r\n", b"\n")
+            blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+            mode = "100755" if os.access(path, os.X_OK) else "100644"
+            found[name] = (mode, blob.hexdigest())
+    return found
+
+
+def files_in(repository: Path, tree: str) -> Files:
+    """All files of a tree of git's."""
+    entries = git(repository, "ls-tree", "-rz", "--full-tree", tree).split("\0")[:-1]
+    parts = (entry.partition("\t") for entry in entries)
+    return {path: (about.split()[0], about.split()[2]) for about, _, path in parts}
+
+
+def write(folder: Path, template: Path, given: str) -> str:
+    """Add to a new answers file where the template is, its commit if it has one, and what it wrote.
+
+    Gives the template's version.
+    """
+    written = read((folder / RECORD).read_text(encoding="utf-8"))["template"]
+    found = source(given, template) | {"version": written["version"]}
+    commit = clean_commit(template)
+    if commit:
+        found["commit"] = commit
+    stamp(folder, found | {"files": digest(files_of(folder))})
+    return written["version"]
+
+
+def stamp(folder: Path, template: dict[str, str]) -> None:
+    """Write the section `template` of the answers file anew."""
+    path = folder / RECORD
+    answers = path.read_text(encoding="utf-8").partition("\ntemplate:")[0].rstrip("\n")
+    lines = [
+        f"  {key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in template.items()
+    ]
+    text = "".join([f"{answers}\ntemplate:\n", *lines])
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read(text: str) -> dict[str, dict[str, str]]:
+    """The parsed answers file: `default_context` and `template`; Refused if it is none."""
+    try:
+        content = yaml.safe_load(text)
+        sections = {"default_context": content["default_context"], "template": {}}
+        sections |= {"template": content.get("template") or {}}
+        # A `_key` would set how the template is rendered; a number may stand without quotes.
+        return {
+            name: {k: str(v) for k, v in section.items() if not k.startswith("_")}
+            for name, section in sections.items()
+        }
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise Refused(f"{RECORD} cannot be read, see git log for it: {reason}") from None
+
+
+def unoffered(recorded: dict, asked: dict) -> set[str]:
+    """The questions whose recorded answer is no longer among the choices; the level apart."""
+    choices = {key: asked[key] for key in recorded if isinstance(asked.get(key), list)}
+    return {key for key in choices.keys() - {LEVEL} if recorded[key] not in choices[key]}
+
+
+def answers(recorded: dict, given: dict, template: Path) -> dict[str, str]:
+    """What to render with; Refused if anything but the level is given otherwise than recorded."""
+    asked = json.loads((template / "cookiecutter.json").read_text(encoding="utf-8"))
+    lost = unoffered(recorded, asked)
+    answers = {key: value for key, value in (recorded | given).items() if key in asked}
+    other = [
+        f"{key} is {value!r}, not {answers[key]!r}"
+        for key, value in recorded.items()
+        if key in answers and answers[key] != value and key not in {LEVEL, *lost}
+    ]
+    if other:
+        advice = f"hand the recorded answers over with --config-file {RECORD}"
+        raise Refused(f"only the level may change, but {', '.join(other)}: {advice}")
+    if answers.get(LEVEL) not in asked[LEVEL]:
+        offered = ", ".join(asked[LEVEL])
+        raise Refused(f"{LEVEL} {answers.get(LEVEL)} is not offered: choose one of {offered}")
+    return {k: v for k, v in answers.items() if k not in lost and not k.startswith("_")}
+
+
+def differences(recorded: dict, now: dict) -> list[str]:
+    """In words: what the template asks otherwise than when the answers were recorded."""
+    told = []
+    for key in sorted(recorded.keys() | now.keys() - {LEVEL}):
+        if key not in recorded:
+            told.append(f"new question {key}: {now[key]!r}, its default unless you gave another")
+        elif key not in now:
+            told.append(f"the template no longer asks {key}")
+        elif now[key] != recorded[key]:
+            told.append(
+                f"{key} {recorded[key]!r} is no longer offered: is {now[key]!r}, the default"
+            )
+    return told

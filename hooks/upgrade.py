@@ -1,0 +1,321 @@
+"""Take a generated project to another level, or to a newer template, by a three-way merge.
+
+base    the project as the template once wrote it: the recorded answers, rendered
+yours   the project in HEAD
+theirs  the project as the template writes it today, from the new answers
+
+`git merge-tree` merges them in a temporary repository. Only if nothing stands in the way of the
+result do index and files change, as in a merge that waits for its commit: `git merge --abort` undoes
+it. `python hooks/upgrade.py PROJECT --level 1` is what a project's `make upgrade LEVEL=1` runs, and
+floors.py leads cookiecutter here. Exit code 0: merged, or nothing to do; 1: refused, or conflicts.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import record
+from plumbing import ENVIRONMENT, Refused, ask, git
+from record import LEVEL, RECORD
+
+VERSION = (2, 38)  # of git: the first with `git merge-tree --write-tree`
+WHO = ["-c", "user.name=upgrade", "-c", "user.email=upgrade@localhost"]
+RENAMES = ["-c", "merge.renames=true", "-c", "merge.renameLimit=10000"]
+RENAMES += ["-c", "merge.directoryRenames=conflict"]
+WAITING = ["MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "sequencer"]
+WAITING += ["rebase-merge", "rebase-apply", "index.lock"]
+CONFLICTS = {  # by the stages that a path has: 1 base, 2 yours, 3 theirs
+    "123": "changed by you and by the template",
+    "23": "added by you and by the template",
+    "12": "changed by you, gone from the template",
+    "13": "deleted by you, changed by the template",
+}
+WORDS = {"A": "add", "M": "change", "T": "change", "D": "delete"}
+KEEP = "make setup, look with git diff --cached, keep it with git commit --no-edit"
+RESOLVE = "resolve the conflicts, git add them, git commit --no-edit"
+UNDO = "undo it with git merge --abort"
+
+
+class Halfway(Refused):
+    """What stopped the writing, which had begun."""
+
+    state = "undo what was begun with git reset --hard"
+
+
+class Change(NamedTuple):
+    """What the merge does to a file: status A, M, T or D, and its new mode and object."""
+
+    path: str
+    status: str
+    mode: str
+    object: str
+
+
+class Project:
+    """The project's folder, a part or all of a git repository, in a state that can be merged into."""
+
+    def __init__(self, folder: Path) -> None:
+        version = ask(Path(), "--version") or "none"
+        if tuple(map(int, re.findall(r"\d+", version)[:2])) < VERSION:
+            raise Refused(f"it takes git {VERSION[0]}.{VERSION[1]} or newer, here is {version}")
+        about = ("--show-toplevel", "--absolute-git-dir", "--show-object-format", "--show-prefix")
+        try:
+            found = git(folder, "rev-parse", *about, "--git-path", "objects").split("\n")
+        except Refused as error:
+            advice = "git init, commit everything, and try again"
+            raise Refused(f"{folder} is in no git repository ({error}): {advice}") from None
+        self.folder, self.top, self.git_dir = folder, Path(found[0]), Path(found[1])
+        self.format, self.prefix, self.objects = found[2], found[3], (folder / found[4]).resolve()
+        if ask(folder, "rev-parse", "-q", "--verify", f"HEAD:{self.prefix}{RECORD}") is None:
+            raise Refused(f"{folder / RECORD} is in no commit: commit the project, and try again")
+        self.head, self.tree = git(folder, "rev-parse", "HEAD", f"HEAD:{self.prefix}").split()
+        self.check()
+        self.recorded = record.read(git(folder, "cat-file", "blob", f"{self.tree}:{RECORD}"))
+
+    def check(self) -> None:
+        """Refused unless HEAD, index and files agree, and no other git command waits or works."""
+        for path in (self.git_dir / name for name in WAITING):
+            if path.exists():
+                advice = "git status tells what waits; delete a lock that no git holds"
+                raise Refused(f"{path} exists: {advice}")
+        changed = git(self.top, "status", "--porcelain", "-uno", "--ignore-submodules=dirty")
+        if changed or git(self.top, "rev-parse", "HEAD").strip() != self.head:
+            names = ", ".join(line[3:] for line in changed.splitlines()[:5])
+            raise Refused(f"changed and not committed: {names}; commit or stash it, and try again")
+
+    def once_written(self, files: str) -> str | None:
+        """The tree of a commit of the project's history whose files have this digest."""
+        commits = git(self.folder, "rev-list", "-n", "100", "HEAD", "--", RECORD).split()
+        trees = (ask(self.folder, "rev-parse", f"{c}:{self.prefix}") for c in commits)
+        found = (t for t in trees if t and record.digest(record.files_in(self.folder, t)) == files)
+        return next(found, None)
+
+
+class Workshop:
+    """A temporary repository that also sees the project's objects: renderings, trees, the merge."""
+
+    def __init__(self, folder: Path, project: Project) -> None:
+        self.folder, self.project = folder, project
+        git(folder, "init", "-q", f"--object-format={project.format}")
+        (folder / ".git/objects/info/alternates").write_bytes(os.fsencode(project.objects) + b"\n")
+        places = {"cookiecutters_dir": str(folder), "replay_dir": str(folder / "replay")}
+        (folder / "cookiecutter.yaml").write_text(json.dumps(places), encoding="utf-8")
+
+    def start(self, template: Path, answers: dict, name: str) -> subprocess.Popen:
+        """Begin to render the template into the folder `name`; no commit, as it is in a repository."""
+        command = [sys.executable, "-m", "cookiecutter", template.resolve(), "--no-input"]
+        command += ["--config-file", self.folder / "cookiecutter.yaml", "-o", self.folder / name]
+        command += [f"{key}={answer}" for key, answer in answers.items()]
+        options = {"cwd": self.folder, "env": ENVIRONMENT, "stdin": subprocess.DEVNULL}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
+        return subprocess.Popen(command, **options, **pipes)
+
+    def rendered(self, process: subprocess.Popen, name: str) -> tuple[Path, str]:
+        """The folder that `start` was to render, and its digest; Refused if the answers are."""
+        said = process.communicate()[0].strip() or "cookiecutter failed"
+        if process.returncode:
+            raise Refused(f"the template does not take the answers: {said.splitlines()[0]}")
+        folder = next((self.folder / name).iterdir())
+        return folder, record.digest(record.files_of(folder))
+
+    def tree(self, folder: Path, only: str = ".") -> str:
+        """The git tree of a rendered folder, or of one file in it."""
+        place = ("--git-dir", self.folder / ".git", "--work-tree", folder)
+        index = {"GIT_INDEX_FILE": folder.parent / "index"}
+        git(folder, *place, "add", "--all", "--force", "--", only, **index)
+        return git(folder, *place, "write-tree", **index).strip()
+
+    def old(self, template: Path, commit: str | None) -> Path:
+        """The template as of its recorded commit if it still has that, else as it is now."""
+        place, index = self.folder / "old", {"GIT_INDEX_FILE": self.folder / "old-index"}
+        if commit and commit != record.clean_commit(template):
+            with suppress(Refused):
+                place.mkdir()
+                git(template, "--work-tree", place, "read-tree", "-u", "--reset", commit, **index)
+        return place if (place / "cookiecutter.json").exists() else template
+
+    def base(self, process: subprocess.Popen) -> tuple[str, bool]:
+        """The tree that the template once wrote, and whether that is proved by the recorded digest.
+
+        If not, a tree of the answers file alone: with no base, all that differs is a conflict.
+        """
+        about, folder, found = self.project.recorded["template"], None, ""
+        with suppress(Refused):
+            folder, found = self.rendered(process, "base")
+            record.stamp(folder, about)
+        if folder and found == about.get("files"):
+            return self.tree(folder), True
+        if tree := self.project.once_written(about.get("files", found)):
+            return tree, True
+        return self.tree(folder, RECORD) if folder else git(self.folder, "mktree").strip(), False
+
+    def merge(self, base: str, theirs: str, label: str) -> tuple[str, dict[str, list[str]]]:
+        """The merged tree, and for each path in conflict its versions: mode, object and stage."""
+        start = git(self.folder, *WHO, "commit-tree", base, "-m", "base").strip()
+        for name, tree in (("yours", self.project.tree), (label, theirs)):
+            commit = git(self.folder, *WHO, "commit-tree", tree, "-p", start, "-m", name).strip()
+            git(self.folder, "update-ref", f"refs/heads/{name}", commit)
+        merge = ("merge-tree", "--write-tree", "-z", "--no-messages", "yours", label)
+        tree, *entries = git(self.folder, *RENAMES, *merge, fine=(0, 1)).split("\0")
+        conflicts: dict[str, list[str]] = {}
+        for about, _, path in (entry.partition("\t") for entry in entries if entry):
+            conflicts.setdefault(path, []).append(about)
+        return tree, conflicts
+
+    def changes(self, merged: str) -> list[Change]:
+        """What the merged tree changes in yours; deletions come first."""
+        flags = ("diff-tree", "-r", "-z", "--raw", "--no-abbrev", "--no-renames")
+        words = git(self.folder, *flags, self.project.tree, merged).split("\0")[:-1]
+        pairs = ((about.split(), path) for about, path in zip(words[::2], words[1::2], strict=True))
+        found = [Change(path, about[4], about[1], about[3]) for about, path in pairs]
+        return sorted(found, key=lambda change: change.status != "D")
+
+    def apply(self, changes: list[Change], conflicts: dict[str, list[str]], message: str) -> None:
+        """Bring the merge into index and files; HEAD stays.
+
+        The index goes first: after a kill `git reset --hard` then knows every file that was written.
+        """
+        project, objects = self.project, self.folder / ".git/objects"
+        for path in objects.glob("[0-9a-f][0-9a-f]/*"):
+            target = project.objects / path.relative_to(objects)
+            target.parent.mkdir(exist_ok=True)
+            # A name that `git gc` sweeps up after a kill.
+            os.replace(shutil.copy2(path, target.with_name(f"tmp_obj_{target.name}")), target)
+        plain = self.index("plain", {c.path: [f"{c.mode} {c.object}"] for c in changes})
+        unmerged = {path: [f"0 {'0' * len(project.head)}", *at] for path, at in conflicts.items()}
+        project.check()  # again: an editor may have saved a file meanwhile
+        self.publish(self.index("unmerged", unmerged, plain))
+        try:
+            (project.git_dir / "MERGE_MSG").write_text(message, encoding="utf-8")
+            # HEAD itself: git drops it from the parents, so the commit is ordinary, to be rebased.
+            (project.git_dir / "MERGE_HEAD").write_text(f"{project.head}\n", encoding="utf-8")
+            for path in (project.folder / c.path for c in changes if c.status == "D"):
+                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    while (path := path.parent) != project.folder:
+                        path.rmdir()
+            names = "".join(f"{project.prefix}{c.path}\0" for c in changes if c.status != "D")
+            write = ("checkout-index", "-f", "-q", "-z", "--stdin")
+            git(project.top, *write, text=names, GIT_INDEX_FILE=plain)
+            seen = self.index("seen", {})
+            git(project.top, "update-index", "-q", "--refresh", fine=(0, 1), GIT_INDEX_FILE=seen)
+            self.publish(seen)
+        except (Refused, OSError) as error:
+            raise Halfway(str(error)) from None
+
+    def index(self, name: str, entries: dict[str, list[str]], start: Path | None = None) -> Path:
+        """A copy of the project's index, or of another one, with some entries changed."""
+        index = shutil.copy2(start or self.project.git_dir / "index", self.folder / name)
+        pairs = ((about, path) for path, versions in entries.items() for about in versions)
+        text = "".join(f"{about}\t{self.project.prefix}{path}\0" for about, path in pairs)
+        add = ("update-index", "-z", "--add", "--index-info")
+        git(self.project.top, *add, text=text, GIT_INDEX_FILE=index)
+        return index
+
+    def publish(self, index: Path) -> None:
+        """Make it the project's index, with git's own lock held as briefly as it takes to rename."""
+        ready, lock = self.project.git_dir / "index.upgrade", self.project.git_dir / "index.lock"
+        os.link(shutil.copy(index, ready), lock)
+        ready.unlink()
+        os.replace(lock, self.project.git_dir / "index")
+
+
+def obstacles(project: Project, changes: list[Change]) -> list[str]:
+    """What is in the way and git does not see: untracked, ignored, hidden files, submodules."""
+    found, at = [], {project.folder / change.path: change for change in changes}
+    gone = {path for path, change in at.items() if change.status == "D"}
+    for path, change in at.items():
+        if change.mode == "160000" or (path in gone and path.is_dir() and not path.is_symlink()):
+            found.append(f"{path} is a submodule where the template writes: move it away")
+        inside = [p for p in path.parents if project.folder in p.parents]
+        for place in (path, *inside) if change.status == "A" else ():
+            if place.is_symlink() or not place.is_dir():
+                if os.path.lexists(place) and place not in gone:
+                    found.append(f"{place} is in the way: commit it, or move it away")
+            elif place == path and any(p not in gone and not p.is_dir() for p in path.rglob("*")):
+                found.append(f"{place} is a folder where a file comes: move it away")
+    for entry in git(project.folder, "ls-files", "-v", "-z").split("\0")[:-1]:
+        path = project.folder / entry[2:]
+        if entry[0] != "H" and path in at and at[path].status != "A":
+            bits = "--no-skip-worktree" if entry[0] in "Ss" else "--no-assume-unchanged"
+            found.append(f"{path} is hidden from git: git update-index {bits} {path}")
+    return list(dict.fromkeys(found))
+
+
+def upgrade(folder: Path, template: Path, given: dict, source: str, dry_run: bool = False) -> int:
+    """Merge; the answers `given` may differ from the recorded ones in the level alone."""
+    project = Project(folder)
+    recorded, was = project.recorded["default_context"], project.recorded["template"]
+    asked = record.answers(recorded, given, template)
+    with tempfile.TemporaryDirectory(prefix="upgrade-") as place:
+        shop = Workshop(Path(place), project)
+        old = shop.old(template, was.get("commit"))
+        with shop.start(old, recorded, "base") as base, shop.start(template, asked, "new") as new:
+            rendering, files = shop.rendered(new, "new")
+            now = record.read((rendering / RECORD).read_text(encoding="utf-8"))["default_context"]
+            once, proved = shop.base(base)
+        if files == was.get("files") and now == recorded:
+            print(f"nothing to do: {folder} has level {now[LEVEL]} of this template already")
+            return 0
+        version = record.write(rendering, template, source)
+        merged, conflicts = shop.merge(once, shop.tree(rendering), f"level-{now[LEVEL]}")
+        changes = shop.changes(merged)
+        print(f"{folder.name}: level {recorded.get(LEVEL)} -> {now[LEVEL]}, template {version}")
+        if not proved:
+            print("  what the template once wrote cannot be proved: all that differs is a conflict")
+        for change in record.differences(recorded, now):
+            print(f"  {change}")
+        for change in sorted(c for c in changes if dry_run and c.path not in conflicts):
+            print(f"  {WORDS[change.status]} {change.path}")
+        count = Counter(WORDS[c.status] for c in changes)
+        print("  " + ", ".join(f"{count[w]} to {w}" for w in ("add", "change", "delete")))
+        for path, versions in conflicts.items():
+            stages = "".join(version[-1] for version in versions)
+            about = CONFLICTS.get(stages, "moved by you or by the template")
+            print(f"  conflict in {path}: {about}")
+        if found := obstacles(project, changes):
+            raise Refused("; ".join(found[:5]))
+        if not dry_run:
+            title = f"chore: upgrade to MLOps level {now[LEVEL]}, template {version}\n"
+            shop.apply(changes, conflicts, title)
+            print(f"  next: {RESOLVE if conflicts else KEEP}; or {UNDO}")
+    return 1 if conflicts else 0
+
+
+def run(folder: Path, *arguments: object, **options: object) -> int:
+    """`upgrade` as a command: a refusal is one sentence on stderr and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # any file name can be shown
+    try:
+        return upgrade(folder.resolve(), *arguments, **options)
+    except (Refused, OSError) as reason:
+        sys.stdout.flush()
+        state = getattr(reason, "state", Refused.state)
+        print(f"{folder.resolve().name} is not upgraded, {state}: {reason}", file=sys.stderr)
+        return 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("project", type=Path)
+    parser.add_argument("--level", help="maturity level (default: the recorded one)")
+    parser.add_argument("--source", default=str(Path(__file__).parents[1]), help="to be recorded")
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would change")
+    arguments = parser.parse_args()
+    given = {LEVEL: arguments.level} if arguments.level else {}
+    template = Path(__file__).resolve().parents[1]
+    return run(arguments.project, template, given, arguments.source, dry_run=arguments.dry_run)
+
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    sys.exit(main())
