@@ -33,10 +33,13 @@ def first_commit(project: Path, answers: dict) -> bool:
 def next_steps(project: Path, answers: dict, committed: bool) -> str:
     """At most five lines for the terminal."""
     state = "with a first commit" if committed else "without a commit of its own"
+    loop = "train evaluate register   # the example's loop"
+    if answers["maturity_level"] != "0":
+        loop = "retrain                   # the pipeline and the gate, on the example"
     return "\n".join(
         [
             f"{answers['project_name']} is ready in {project} ({state}). Next:",
             f"  cd {project.name} && make setup      # the tested environment, in .venv",
-            "  make data train evaluate register   # the example's loop; README.md tells the rest",
+            f"  make data {loop}; README.md tells the rest",
         ]
     )

@@ -117,6 +117,11 @@ for month in ("2013-01", "2013-02", "2013-03"):
     set_params(project, split__test=0.3)  # the same batches: the champion's recipe is fitted again
     step(project, "retrain")
     assert {"metric", "calibration"} <= {check["name"] for check in gate(project)["checks"]}
+    set_params(project, data__source="data/elsewhere/*.csv")
+    shutil.copytree(project / "data/raw", project / "data/elsewhere")
+    refused = step(project, "pipeline", check=False)
+    assert refused.returncode == 1
+    assert "dvc.yaml: the stage extract does not depend on data/elsewhere" in refused.stderr
     changed = run("git", "status", "--porcelain", "--untracked-files=all", cwd=tmp_path).stdout
     assert all("flight-delays/" in line or "README.md" in line for line in changed.splitlines())
 

@@ -5,6 +5,7 @@ import py_compile
 import re
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -339,3 +340,25 @@ def test_files_of_higher_levels_are_not_written(hooks, stock, tmp_path):
     assert trees[0] < trees[1] < trees[2]
     folders = [p for p in (tmp_path / "0").rglob("*") if p.is_dir() and ".git" not in p.parts]
     assert hooks == "no" or all(any(folder.iterdir()) for folder in folders)
+
+
+MARKED = {"README.md": r"<!-- level:start -->.*<!-- level:end -->"}
+MARKED |= {"pyproject.toml": r"# level:start\n.*# level:end"}
+MARKED |= {".cookiecutter.yaml": r'maturity_level: "\d"|  files: "\w+"'}
+
+
+@pytest.mark.parametrize("task", QUESTIONS["task"])
+def test_a_level_only_adds_files(task, tmp_path):
+    """No file of a lower level changes but three, and these only between their marks."""
+    trees = []
+    for level in OFFERED:
+        (tmp_path / level).mkdir()
+        trees.append(generate(tmp_path / level, task=task, maturity_level=level))
+    for below, above in pairwise(trees):
+        assert files(below) < files(above)
+        for file in files(below):
+            texts = [(tree / file).read_text(encoding="utf-8") for tree in (below, above)]
+            if file in MARKED:
+                assert all(re.search(MARKED[file], text, re.S) for text in texts), file
+                texts = [re.sub(MARKED[file], "", text, flags=re.S) for text in texts]
+            assert texts[0] == texts[1], file

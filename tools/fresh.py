@@ -1,12 +1,15 @@
 """What a new release breaks: a project on the newest versions that its ranges allow.
 
-`make fresh` resolves pyproject.toml without the pins, then runs the project's lint, tests and loop.
+`make fresh` resolves pyproject.toml of the highest level without the pins, then runs the project's
+lint, tests and loop.
 """
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 TEMPLATE = Path(__file__).parents[1]
@@ -22,12 +25,15 @@ def main() -> None:
             print("+", *command, flush=True)
             subprocess.run([str(word) for word in command], cwd=cwd, env=environment, check=True)
 
-        run(BIN / "cookiecutter", TEMPLATE, "--no-input", "-o", folder, cwd=TEMPLATE)
+        top = json.loads((TEMPLATE / "cookiecutter.json").read_text())["maturity_level"][-1]
+        generate = (BIN / "cookiecutter", TEMPLATE, "--no-input", "-o", folder)
+        run(*generate, f"maturity_level={top}", cwd=TEMPLATE)
         run("uv", "venv", "-q", "-p", sys.executable, ".venv")
-        groups = ["--group", "dev", "--group", "example"]
+        about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+        groups = [word for group in about["dependency-groups"] for word in ("--group", group)]
         run("uv", "pip", "install", "-q", "-p", ".venv", "--upgrade", "-e", ".", *groups)
         run("uv", "pip", "list", "-p", ".venv")
-        for target in ("lint", "test", "data", "train", "evaluate", "register"):
+        for target in ("lint", "test", "data", "train", "evaluate", "register", "pipeline"):
             run("make", target)
 
 

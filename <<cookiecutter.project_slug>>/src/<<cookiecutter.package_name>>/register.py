@@ -69,7 +69,7 @@ The plots are in the run's artifacts, below `evaluation/`.
 
 ```
 git checkout {tags["commit"]}
-make setup data train
+make setup {"pipeline" if {"dvc_model", "judged_run"} & tags.keys() else "data train"}
 ```
 
 The same data (see the digest) gives the same metrics.

@@ -134,6 +134,7 @@ def run() -> None:
     if all(check.passed for check in checks):
         chosen, more = refit(challenger, champion, params)
         checks += more
+        evaluation["notes"].append("after it was judged the model was fitted again, on all rows")
     promoted = all(check.passed for check in checks)
     version = _version_of(client, chosen.info.run_id, name) or add_version(
         client, chosen, evaluation, "demand", params
