@@ -76,15 +76,18 @@ def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
-def generate(folder: Path, env: dict[str, str] | None = None) -> Used:
-    """Generate the default project as `folder`/SLUG."""
+def generate(
+    folder: Path, env: dict[str, str] | None = None, answers: dict[str, str] | None = None
+) -> Used:
+    """Generate the default project, or one of other answers, as `folder`/SLUG."""
     folder.mkdir(parents=True, exist_ok=True)
     cookiecutter = Path(sys.executable).with_name("cookiecutter")
-    answers = [f"project_slug={SLUG}", f"package_name={PACKAGE}"]
+    names = {"project_slug": SLUG, "package_name": PACKAGE}
+    given = [f"{key}={value}" for key, value in (names | (answers or {})).items()]
     config = folder / ".cookiecutterrc"  # not the user's own, and no trace in the user's home
     config.write_text(f"replay_dir: {folder / '.replay'}\n", encoding="utf-8")
     options = ["--no-input", "--config-file", config, "--output-dir", folder]
-    return measure([cookiecutter, TEMPLATE, *options, *answers], folder, env)
+    return measure([cookiecutter, TEMPLATE, *options, *given], folder, env)
 
 
 class Workshop:

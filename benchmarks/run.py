@@ -15,6 +15,7 @@ import growth
 import predict
 import scaffold
 import train
+import upgrade
 from project import Line, Workshop
 
 BENCHMARKS: dict[str, Callable[[Workshop], Iterator[Line]]] = {
@@ -23,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[Workshop], Iterator[Line]]] = {
     "nothing-to-model": scaffold.nothing_to_model,
     "train": train.run,
     "predict": predict.run,
+    "upgrade": upgrade.run,
     "growth": growth.run,
 }
 
