@@ -317,7 +317,9 @@ def test_template_files_avoid_its_delimiters():
     for path in SOURCE.rglob("*"):
         if path.is_file():
             text = path.read_text(encoding="utf-8")
-            for opening in re.findall(r"<<(?! ?\(?cookiecutter\.|\s*(?:key|value) | origin\()", text):
+            for opening in re.findall(
+                r"<<(?! ?\(?cookiecutter\.|\s*(?:key|value) | origin\()", text
+            ):
                 pytest.fail(f"{path.relative_to(SOURCE)}: {opening}")
 
 
