@@ -86,6 +86,13 @@ def test_metric(make, params):
     assert not refused(make(1), make(1.5, seed=2), params)
 
 
+def test_rows_that_tell_nothing_promote_nothing(params):
+    """ROC AUC of one class is undefined."""
+    alike = classifier(1)
+    alike.y = np.zeros(ROWS, int)
+    assert "metric" in refused(alike, alike, params)
+
+
 @pytest.mark.parametrize("make", [classifier, regressor])
 def test_strict(make, params):
     """As good is not enough."""

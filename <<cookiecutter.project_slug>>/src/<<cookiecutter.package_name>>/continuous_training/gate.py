@@ -106,9 +106,11 @@ def by_day(name: str, judged: Judged) -> Metric:
         return mean(((predicted - truth) ** 2).sum(axis=1) / halved, day)
     present = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))
     columns = [k for k in present if len(classes) > 2 or k == 1]
+    if not columns:
+        return lambda weights: np.full(len(weights), np.nan)
     one = _auc if name == "roc_auc" else _precision
     parts = [one(truth[:, k], predicted[:, k], day, size) for k in columns]
-    return lambda weights: np.mean([part(weights) for part in parts], axis=0) + 0.0
+    return lambda weights: np.mean([part(weights) for part in parts], axis=0)
 
 
 def _auc(truth: np.ndarray, score: np.ndarray, day: np.ndarray, size: int) -> Metric:
@@ -142,7 +144,9 @@ def gain(
     values = [by_day(name, judged)(weights) for judged in (challenger, champion)]
     values = [np.abs(value) if name == "bias" else value for value in values]
     better = (values[0] - values[1]) * (1 if name in GREATER_IS_BETTER else -1)
-    low, high = np.nanquantile(better[1:], [0.025, 0.975]) if size > 1 else (np.nan, np.nan)
+    low, high = np.nan, np.nan
+    if size > 1 and np.isfinite(better[1:]).any():
+        low, high = np.nanquantile(better[1:], [0.025, 0.975])
     return float(better[0]), (float(low), float(high)), float(values[1][0])
 
 
@@ -233,6 +237,8 @@ def signature(challenger: Kinds, champion: Kinds | None, gate: Gate) -> Check:
 
 
 def _signed(value: float) -> str:
+    if np.isnan(value):
+        return "neither better nor worse (it cannot be told on these rows)"
     return f"{abs(value):.4g} {'better' if value >= 0 else 'worse'}"
 
 

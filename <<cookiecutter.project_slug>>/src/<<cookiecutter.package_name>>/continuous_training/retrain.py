@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 
 from .. import data, tracking
 from ..errors import UserError
-from ..evaluate import compare, predict, report
+from ..evaluate import predict
 from ..params import ROOT, Params, load
 from ..register import add_version, promote
 from ..registry import find_version, load_model
@@ -76,17 +76,17 @@ def decide(
     train, holdout = pipeline.prepared()
     loaded = load_model(run, params)
     checks = gate.alone(loaded.model, train, holdout, params)
-    models, old = {"candidate": loaded.model, "baseline": gate.baseline(train, params)}, None
+    old = None
     if champion is not None:
         old = load_model(champion, params).kinds
-        models["champion"] = rival(champion, train, holdout, params)
-        judged = [gate.judge(models[name], holdout, params) for name in ("candidate", "champion")]
+        models = (loaded.model, rival(champion, train, holdout, params))
+        judged = [gate.judge(model, holdout, params) for model in models]
         checks = gate.against(*judged, holdout, params, limits) + checks
     X, _ = data.xy(holdout, params, any_classes=True)
     checks.append(gate.latency(loaded.model, X, limits.latency))
     checks.append(gate.signature(loaded.kinds, old, limits))
-    table = compare({k: v for k, v in models.items() if k != "champion"}, holdout, params)
-    return checks, report(table, holdout, "held-out", params)
+    text = (ROOT / "reports/challenger/evaluation.json").read_text(encoding="utf-8")
+    return checks, json.loads(text)
 
 
 def refit(
@@ -150,8 +150,9 @@ def _is_of(version: ModelVersion, run: Run) -> bool:
 def _version_of(client: mlflow.MlflowClient, run: str | None, name: str) -> ModelVersion | None:
     if run is None:
         return None
-    found = client.search_model_versions(f"name = '{name}' and run_id = '{run}'")
-    return client.get_model_version(name, str(found[0].version)) if found else None
+    versions = client.search_model_versions(f"name = '{name}'")  # not by run: Unity Catalog cannot
+    found = [str(version.version) for version in versions if version.run_id == run]
+    return client.get_model_version(name, found[0]) if found else None
 
 
 def _report(
