@@ -133,7 +133,7 @@ def answers(recorded: dict, given: dict, template: Path) -> dict[str, str]:
 def differences(recorded: dict, now: dict) -> list[str]:
     """In words: what the template asks otherwise than when the answers were recorded."""
     told = []
-    for key in sorted(recorded.keys() | now.keys() - {LEVEL}):
+    for key in sorted((recorded.keys() | now.keys()) - {LEVEL}):
         if key not in recorded:
             told.append(f"new question {key}: {now[key]!r}, its default unless you gave another")
         elif key not in now:

@@ -61,6 +61,8 @@ def test_untouched_becomes_a_fresh_project_of_the_level(ladder, stock, entry, ta
     done = entry(ladder, project, "1")
     assert (done.returncode, done.stderr) == (0, "")
     assert "level 0 -> 1" in done.stdout
+    assert "question" not in done.stdout
+    assert "no longer" not in done.stdout
     assert "git commit --no-edit" in done.stdout
     assert ABORTED in done.stdout
     fresh = stock.fresh("1", task)
