@@ -105,6 +105,8 @@ for month in ("2013-01", "2013-02", "2013-03"):
     settings = yaml.safe_load(path.read_text())
     settings["data"] |= {"source": "data/raw/*.csv", "time": None, "through": "2013-02"}
     settings["data"]["csv"] |= {"sep": ";", "decimal": ","}
+    for optional in ("id", "text", "unlabelled"):
+        del settings["data"][optional]
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     commit(tmp_path)
     step(project, "retrain")

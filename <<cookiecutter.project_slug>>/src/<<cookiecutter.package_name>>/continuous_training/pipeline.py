@@ -40,9 +40,11 @@ class QuarantineError(UserError):
 def dvc(*arguments: str) -> int:
     """Run DVC with this Python's programs first on the path; returns its exit code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    command = [sys.executable, "-m", "dvc", *arguments, "--quiet"]
+    command = [sys.executable, "-m", "dvc", *arguments]
     environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "true"}
-    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+    # What it says on stdout is for those who call it themselves; errors and the stages use stderr.
+    quiet = {"stdout": subprocess.DEVNULL}
+    return subprocess.run(command, cwd=ROOT, env=environment, **quiet).returncode
 
 
 def reproduce(params: Params) -> None:
