@@ -35,7 +35,8 @@ def skew(broken: dict[str, list[str]], of: int) -> UserError:
     """
     said = "; ".join(f"batch {name}: {why}" for name, reasons in broken.items() for why in reasons)
     if len(broken) == of:
-        return UserError(f"no batch is as params.yaml and {SCHEMA} say: {said}")
+        hint = f"with other data, delete {SCHEMA}: it is inferred anew"
+        return UserError(f"no batch is as params.yaml and {SCHEMA} say ({hint}): {said}")
     path = ROOT / SKEW
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(broken, indent=2) + "\n", encoding="utf-8")
