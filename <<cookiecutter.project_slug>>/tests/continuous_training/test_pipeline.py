@@ -83,26 +83,34 @@ def test_a_dirty_tree_trains_but_is_not_promoted(pipeline, capfd):
     assert champion(pipeline) == 1
 
 
+def features(pipeline: Path) -> list[str]:
+    settings = load(pipeline / "params.yaml").data
+    apart = {settings.target, settings.time, settings.id, *settings.drop, *settings.text}
+    frame = next(data.chunks(data.batches(settings)[-1], settings))
+    return [name for name in frame.columns if name not in apart]
+
+
 def test_a_refused_challenger_leaves_the_champion(pipeline, change):
+    """Also one without a column that the champion takes."""
+    drop = load(pipeline / "params.yaml").data.drop
     change("continuous_training.yaml", {"gate.latency": 1e-6})
-    change("params.yaml", {"seed": 2})
+    change("params.yaml", {"data.drop": [*drop, *features(pipeline)[1:2]], "seed": 2})
     assert main(["retrain"]) == 0
     found = decision(pipeline)
     assert found["decision"] == "refused"
     assert {check["name"] for check in found["checks"] if not check["passed"]} >= {"latency"}
+    assert {"metric", "calibration"} <= {check["name"] for check in found["checks"]}
     assert champion(pipeline) == 1
     assert champion(pipeline, "challenger") == found["challenger"]["version"] != 1
     change("continuous_training.yaml", {"gate.latency": 10_000})
-    change("params.yaml", {"seed": 0})
+    change("params.yaml", {"data.drop": drop, "seed": 0})
 
 
 def broken(pipeline: Path) -> tuple[Path, str]:
     """A new batch without one of the columns that the model takes; and that column."""
     settings = load(pipeline / "params.yaml").data
     newest = data.batches(settings)[-1]
-    frame = next(data.chunks(newest, settings))
-    apart = {settings.target, settings.time, settings.id, *settings.drop, *settings.text}
-    column = next(name for name in frame.columns if name not in apart)
+    frame, column = next(data.chunks(newest, settings)), features(pipeline)[0]
     path = newest.with_stem(f"{newest.stem}-broken")
     if newest.suffix in (".parquet", ".pq"):
         frame.drop(columns=column).to_parquet(path, index=False)
