@@ -22,9 +22,8 @@ from .settings import Gate
 
 SAMPLES = 2000  # of the bootstrap
 GROUPS = 50  # in place of days, where rows have no time
-Metric = Callable[
-    [np.ndarray], np.ndarray
-]  # how often each day counts (samples, days) -> (samples,)
+# How often each day counts (samples, days) -> the metric (samples,)
+Metric = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -62,9 +61,7 @@ def days(holdout: pd.DataFrame, params: Params) -> np.ndarray:
 
 def judge(model: Pipeline, holdout: pd.DataFrame, params: Params) -> Judged:
     X, y = data.xy(holdout, params, any_classes=True)
-    X = holdout.reindex(
-        columns=[*X, *params.data.drop]
-    )  # an older model may use what is dropped now
+    X = holdout.reindex(columns=[*X, *params.data.drop])  # an older model may use dropped ones
     classes = getattr(model, "classes_", None)
     return Judged(y, predict(model, X), classes, days(holdout, params))
 
@@ -189,10 +186,9 @@ def against(
 
 
 def alone(
-    model: Pipeline, train: pd.DataFrame, holdout: pd.DataFrame, params: Params
+    judged: Judged, train: pd.DataFrame, holdout: pd.DataFrame, params: Params
 ) -> list[Check]:
     """The checks that need no champion: `baseline` and `sanity`."""
-    judged = judge(model, holdout, params)
     name, dummy = params.evaluate.metric, baseline(train, params)
     value, interval, own = gain(name, judged, judge(dummy, holdout, params))
     said = f"{name} is {_signed(value)} than the baseline's {own:.4g}"

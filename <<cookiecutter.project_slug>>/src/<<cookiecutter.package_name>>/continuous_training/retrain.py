@@ -21,7 +21,7 @@ from ..errors import UserError
 from ..evaluate import predict
 from ..params import ROOT, Params, load
 from ..register import add_version, promote
-from ..registry import find_version, load_model
+from ..registry import Loaded, find_version, load_model
 from ..train import fit
 from . import gate, pipeline, settings
 
@@ -29,7 +29,11 @@ log = logging.getLogger(__name__)
 
 
 def rival(
-    version: ModelVersion, train: pd.DataFrame, holdout: pd.DataFrame, params: Params
+    version: ModelVersion,
+    champion: Pipeline,
+    train: pd.DataFrame,
+    holdout: pd.DataFrame,
+    params: Params,
 ) -> Pipeline:
     """The champion as it may be judged on rows held out: it, or its recipe, fitted without them.
 
@@ -38,10 +42,11 @@ def rival(
     """
     run = tracking.find_run(version.run_id)
     if _before(run, holdout, params):
-        return load_model(version, params).model
-    judged = run.data.tags.get("judged_run")
-    if judged is not None and _before(tracking.find_run(judged), holdout, params):
-        return load_model(tracking.find_run(judged), params).model
+        return champion
+    if "judged_run" in run.data.tags:
+        judged = tracking.find_run(run.data.tags["judged_run"])
+        if _before(judged, holdout, params):
+            return load_model(judged, params).model
     until, rows = run.data.params.get("fitted_until"), train
     if until is not None and params.data.time is not None:
         rows = train[train[params.data.time] <= pd.Timestamp(until)]
@@ -69,31 +74,30 @@ def _recipe(run: Run, params: Params) -> Params:
 
 
 def decide(
-    run: Run, champion: ModelVersion | None, params: Params
-) -> tuple[list[gate.Check], dict]:
-    """The checks on a challenger's run, and its evaluation for the model card."""
-    limits = settings.load().gate
-    train, holdout = pipeline.prepared()
+    run: Run,
+    version: ModelVersion | None,
+    champion: Loaded | None,
+    rows: tuple[pd.DataFrame, pd.DataFrame],
+    params: Params,
+) -> list[gate.Check]:
+    """The checks on a challenger's run; `rows` are those it was fitted on, and those held out."""
+    limits, holdout = settings.load().gate, rows[1]
     loaded = load_model(run, params)
-    checks = gate.alone(loaded.model, train, holdout, params)
-    old = None
-    if champion is not None:
-        old = load_model(champion, params).kinds
-        models = (loaded.model, rival(champion, train, holdout, params))
-        judged = [gate.judge(model, holdout, params) for model in models]
-        checks = gate.against(*judged, holdout, params, limits) + checks
+    judged = gate.judge(loaded.model, holdout, params)
+    checks = gate.alone(judged, *rows, params)
+    if version is not None and champion is not None:
+        other = gate.judge(rival(version, champion.model, *rows, params), holdout, params)
+        checks = gate.against(judged, other, holdout, params, limits) + checks
     X, _ = data.xy(holdout, params, any_classes=True)
     checks.append(gate.latency(loaded.model, X, limits.latency))
-    checks.append(gate.signature(loaded.kinds, old, limits))
-    text = (ROOT / "reports/challenger/evaluation.json").read_text(encoding="utf-8")
-    return checks, json.loads(text)
+    checks.append(gate.signature(loaded.kinds, champion and champion.kinds, limits))
+    return checks
 
 
 def refit(
-    judged: Run, champion: ModelVersion | None, params: Params
+    judged: Run, champion: Loaded | None, rows: pd.DataFrame, params: Params
 ) -> tuple[Run, list[gate.Check]]:
     """The recipe that passed, fitted on all rows and logged; and the checks on its stored model."""
-    rows = pd.concat(pipeline.prepared(), ignore_index=True)
     model = fit(rows, params)
     tags = {"step": "refit", "judged_run": judged.info.run_id}
     run_id = tracking.log_training(model, rows, None, {}, data.batches(params.data), params, **tags)
@@ -104,8 +108,8 @@ def refit(
     sane = gate.sanity(found)
     if not np.allclose(found.predicted, predict(model, data.xy(some, params, True)[0])):
         sane = gate.Check("sanity", False, None, None, "the stored model answers differently")
-    old = None if champion is None else load_model(champion, params).kinds
-    checks = [sane, gate.signature(stored.kinds, old, settings.load().gate)]
+    limits = settings.load().gate
+    checks = [sane, gate.signature(stored.kinds, champion and champion.kinds, limits)]
     for check in checks:
         check.message = f"fitted on all rows: {check.message}"
     return run, checks
@@ -129,17 +133,21 @@ def run() -> None:
     if before is not None and before.tags.get("rolled_back"):
         log.info("nothing to do: this challenger, version %s, was rolled back", before.version)
         return
-    checks, evaluation = decide(challenger, champion, params)
-    chosen = challenger
+    rows = pipeline.prepared()
+    loaded = None if champion is None else load_model(champion, params)
+    checks = decide(challenger, champion, loaded, rows, params)
+    text = (ROOT / "reports/challenger/evaluation.json").read_text(encoding="utf-8")
+    evaluation, chosen = json.loads(text), challenger
     if all(check.passed for check in checks):
-        chosen, more = refit(challenger, champion, params)
+        chosen, more = refit(challenger, loaded, pd.concat(rows, ignore_index=True), params)
         checks += more
         evaluation["notes"].append("after it was judged the model was fitted again, on all rows")
     promoted = all(check.passed for check in checks)
     version = _version_of(client, chosen.info.run_id, name) or add_version(
         client, chosen, evaluation, "demand", params
     )
-    written = _report(checks, challenger, version, champion, params) | {"trigger": "demand"}
+    decision = "promoted" if promoted else "refused"
+    written = _report(decision, checks, challenger, version, champion, evaluation)
     _conclude(client, written, version if promoted else None, champion, params)
 
 
@@ -156,23 +164,28 @@ def _version_of(client: mlflow.MlflowClient, run: str | None, name: str) -> Mode
 
 
 def _report(
-    checks, challenger: Run, version: ModelVersion, champion, params: Params
+    decision: str,
+    checks: list[gate.Check],
+    challenger: Run,
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    evaluation: dict,
 ) -> dict[str, Any]:
-    _, holdout = pipeline.prepared()
-    time = None if params.data.time is None else holdout[params.data.time]
-    promoted = all(check.passed for check in checks)
+    """What reports/gate.json keeps of a decision."""
+    rows = evaluation["rows"]
     return {
         "schema": 1,
-        "decision": "promoted" if promoted else "refused",
+        "decision": decision,
         "checks": [gate.as_json(check) for check in checks],
         "challenger": {"version": int(version.version), "run_id": challenger.info.run_id},
         "champion": {"version": int(champion.version)} if champion else None,
         "holdout": {
-            "from": None if time is None else str(time.min()),
-            "to": None if time is None else str(time.max()),
-            "rows": len(holdout),
+            "from": rows["from"],
+            "to": rows["to"],
+            "rows": rows["count"],
             "digest": data.digest([ROOT / "data/prepared/holdout.parquet"]),
         },
+        "trigger": "demand",
         "commit": challenger.data.tags["commit"],
         "data": challenger.data.tags["data"],
     }
