@@ -49,11 +49,13 @@ LEVELS = {
     1: [
         ".dvc",
         ".dvcignore",
+        ".github/workflows/continuous-training.yml",
         "continuous_training.yaml",
         "dvc.yaml",
         "make/continuous_training.mk",
         "requirements/continuous_training.txt",
         "src/PACKAGE/continuous_training",
+        "src/PACKAGE/feature_views.py",
         "tests/continuous_training",
     ],
 }

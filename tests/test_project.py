@@ -4,6 +4,14 @@ import pytest
 from conftest import run_inside
 
 
-@pytest.mark.parametrize("module", ["test_mistakes.py", "test_own_data.py", "test_store.py"])
-def test_inside(module, make_project):
-    run_inside(make_project(), module)
+@pytest.mark.parametrize(
+    ("module", "level"),
+    [
+        ("test_mistakes.py", "0"),
+        ("test_own_data.py", "0"),
+        ("test_store.py", "0"),
+        ("test_faults.py", "1"),
+    ],
+)
+def test_inside(module, level, make_project):
+    run_inside(make_project(maturity_level=level), module)

@@ -100,7 +100,7 @@ def params(project: Path) -> Params:
 @pytest.fixture(scope="session")
 def frame(params: Params) -> pd.DataFrame:
     """The sampled rows that have a target, as the steps read them."""
-    return data.labelled(data.read(data.batches(params.data), params.data), params)
+    return data.load_labelled(params)
 
 
 @pytest.fixture(scope="session")

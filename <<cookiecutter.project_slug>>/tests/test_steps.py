@@ -50,8 +50,9 @@ def test_rows_in_are_rows_out(trained, scored, params):
 
 def test_predictions_are_those_of_the_champion(trained, scored, params, model):
     """The stored model answers like one that is fitted on the same rows here and now."""
-    rows = data.read([scored], params.data)
+    rows, store = data.read([scored], params.data), data.feature_store(params.data)
     out = pq.read_table(trained / "predictions/out.parquet").to_pandas()
+    rows = rows if store is None else store.add(rows)
     assert list(out["prediction"]) == list(model.predict(rows))
 
 

@@ -191,6 +191,28 @@ def _compare(first: Kinds, found: Kinds, first_path: Path, path: Path) -> None:
             )
 
 
+def load_labelled(params: Params, batch_name: str | None = None) -> pd.DataFrame:
+    """The rows that have a target, of all batches or of one, with the columns of the feature views."""
+    if batch_name is None:
+        frame = read(batches(params.data), params.data)
+        store = feature_store(params.data, frame)
+    else:
+        frame = read([batch(params.data, batch_name)], params.data)
+        store = feature_store(params.data)
+    return labelled(frame if store is None else store.add(frame), params)
+
+
+def feature_store(data: Data, history: pd.DataFrame | None = None):
+    """The feature store of level 1 over a history (None: all batches); None without feature views."""
+    if importlib.util.find_spec(f"{__package__}.feature_views") is None:
+        return None
+    from .continuous_training.feature_store import offline
+
+    if history is None:
+        history = read(batches(data.model_copy(update={"through": None})), data)
+    return offline(history, data)
+
+
 def labelled(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
     """The rows that have a target, or all rows with `data.unlabelled` as the missing label."""
     data, missing = params.data, frame[params.data.target].isna()
@@ -248,14 +270,24 @@ def split(frame: pd.DataFrame, params: Params) -> tuple[pd.DataFrame, pd.DataFra
     return frame[~test], frame[test]
 
 
-def digest(paths: list[Path]) -> str:
-    """SHA-256 over the names and contents of the batches: equal digest, equal data."""
-    total = hashlib.sha256()
+def digests(paths: list[Path]) -> dict[str, str]:
+    """The SHA-256 of each file, by name."""
+    found = {}
     for path in paths:
         with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        total.update(f"{path.name} {content}\n".encode())
-    return total.hexdigest()
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def digest(paths: list[Path]) -> str:
+    """SHA-256 over the names and contents of the batches: equal digest, equal data."""
+    return combined(digests(paths))
+
+
+def combined(found: dict[str, str]) -> str:
+    """One digest of those of `digests`."""
+    lines = (f"{name} {content}\n" for name, content in found.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def run() -> None:

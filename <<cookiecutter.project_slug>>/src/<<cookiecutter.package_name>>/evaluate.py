@@ -117,10 +117,10 @@ def run(run: str = "last", batch: str | None = None) -> None:
     params = load()
     client, candidate = tracking.connect(), tracking.find_run(run)
     champion = find_version(client, params.register_.name, "champion")
-    frame = data.labelled(data.read(data.batches(params.data), params.data), params)
+    frame = data.load_labelled(params)
     train, rows = data.split(frame, params)
     if batch is not None:
-        rows = data.labelled(data.read([data.batch(params.data, batch)], params.data), params)
+        rows = data.load_labelled(params, batch)
     models = {"candidate": load_model(candidate, params).model, "baseline": baseline(train, params)}
     itself = champion is not None and champion.run_id == candidate.info.run_id
     if champion is not None and not itself:

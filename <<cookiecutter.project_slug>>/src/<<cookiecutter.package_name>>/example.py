@@ -19,7 +19,8 @@ LATE_MINUTES = 15
 WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust"]
 WEATHER += ["precip", "pressure", "visib"]
 PLAN = ["carrier", "flight", "tailnum", "origin", "dest", "distance", "scheduled_arrival_hour"]
-OUTCOME = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "late"]
+OUTCOME = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time", "landed", "late"]
+CARIBBEAN = "America/Puerto_Rico"  # of the four airports that airports.csv lacks
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,9 @@ log = logging.getLogger(__name__)
 def flights() -> pd.DataFrame:
     """All flights of the year, in order of scheduled departure (New York's local time).
 
-    Columns: scheduled_departure, PLAN, WEATHER as known LEAD before, OUTCOME. `late` is missing for
-    the 2.5 % that were cancelled or diverted: `data.unlabelled` says how these count.
+    Columns: scheduled_departure, PLAN, WEATHER as known LEAD before, OUTCOME. `late` and `landed` (New
+    York's local time) are missing for the 2.5 % that were cancelled or diverted: `data.unlabelled`
+    says how these count.
     """
     folder = _folder()
     table = pd.read_csv(folder / "flights.csv.zip")
@@ -38,6 +40,7 @@ def flights() -> pd.DataFrame:
     table.loc[table["arr_delay"].isna(), "late"] = pd.NA
     departure = _utc(table["time_hour"]) + pd.to_timedelta(table["minute"], unit="min")
     table["predicted_at"] = departure - LEAD
+    table["landed"] = _landed(table, departure, pd.read_csv(folder / "airports.csv"))
 
     weather = pd.read_csv(folder / "weather.csv")
     # An hour's observation is made during that hour: it is known when the hour is over.
@@ -65,6 +68,19 @@ def write(folder: Path) -> list[Path]:
         batch.to_parquet(paths[-1], index=False)
     log.info("wrote %d batches of the flights into %s", len(paths), folder)
     return paths
+
+
+def _landed(table: pd.DataFrame, departure: pd.Series, airports: pd.DataFrame) -> pd.Series:
+    """When each flight was at its gate; the data has only the clock's time at the destination."""
+    delay = pd.to_timedelta(table["dep_delay"], unit="min")
+    zones = table["dest"].map(airports.set_index("faa")["tzone"]).fillna(CARIBBEAN)
+    left = pd.Series(pd.NaT, table.index, dtype=departure.dtype)  # the destination's local time
+    for zone, rows in (departure + delay).dt.tz_localize("UTC").groupby(zones):
+        left[rows.index] = rows.dt.tz_convert(zone).dt.tz_localize(None)
+    arrived = table["arr_time"] // 100 * 60 + table["arr_time"] % 100
+    took = (arrived - left.dt.hour * 60 - left.dt.minute) % (24 * 60)
+    landed = table["scheduled_departure"] + delay + pd.to_timedelta(took, unit="min")
+    return landed.where(table["arr_delay"].notna())
 
 
 def _folder() -> Path:

@@ -43,13 +43,19 @@ def tables(
     model: Pipeline, kinds: Kinds, path: Path, settings: Data, version: str
 ) -> Iterator[pa.Table]:
     """The predictions of the file, a chunk at a time; the next chunk is read meanwhile."""
+    store = data.feature_store(settings)
+    if store is not None and not kinds.keys() & store.columns:
+        store = None  # a model that was trained without feature views
+    if store is not None:
+        given = {column: kind for column, kind in kinds.items() if column not in store.columns}
+        kinds = Kinds(store.needs | given)
     parts = data.chunks(path, settings, kinds, CHUNK)
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(next, parts, None)
         while (part := coming.result()) is not None:
             coming = reader.submit(next, parts, None)
             columns = {c: part[c] for c in (settings.id, settings.time) if c in part}
-            columns |= score(model, part)
+            columns |= score(model, part if store is None else store.add(part))
             columns["model_version"] = np.full(len(part), int(version), np.int32)
             yield pa.table(columns)
 

@@ -19,6 +19,9 @@ from .evaluate import GREATER_IS_BETTER
 from .params import ROOT, Params, load
 from .registry import find_version, load_model
 
+# What a version takes over from its run.
+TAGS = ("commit", "data", "dirty", "model_sha256", "recipe", "judged_run")
+
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +39,8 @@ def card(run: Run, evaluation: dict, version: str, params: Params) -> str:
     parts = table[table["segment"] != "all"]
     by_segment = parts.pivot_table(metric, ["segment", "rows"], "model", sort=False)
     arguments = {k: v for k, v in logged.items() if k.startswith("model.arguments.")}
+    checks = "\n".join(f"- {text}" for text in evaluation.get("gate", []))
+    gate = f"## The gate\n\n{checks}\n\n" if checks else ""
     limits = "\n".join(f"- {note}." for note in [*evaluation["notes"], _weakest(parts, metric)])
     return f"""# {params.register_.name}, version {version}
 
@@ -59,7 +64,7 @@ On {rows["count"]:,} {rows["of"]} rows{f", {rows['from']} to {rows['to']}" if ro
 
 The plots are in the run's artifacts, below `evaluation/`.
 
-## Limits
+{gate}## Limits
 
 {limits}
 - Words that it did not see in training count as unknown.
@@ -120,7 +125,7 @@ def add_version(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     previous = str(champion.version) if champion else "none"
-    tags = {key: found.data.tags[key] for key in ("commit", "data", "dirty", "model_sha256")}
+    tags = {key: value for key, value in found.data.tags.items() if key in TAGS}
     version = client.create_model_version(
         name,
         found.data.tags["model_uri"],
@@ -128,14 +133,21 @@ def add_version(
         tags=tags | {"trigger": trigger, "previous_version": previous},
         model_id=found.data.tags["model_uri"].removeprefix("models:/"),
     )
-    text = card(found, evaluation, version.version, params)
+    describe(client, version, found, evaluation, params)
+    return version
+
+
+def describe(
+    client: mlflow.MlflowClient, version: ModelVersion, found: Run, evaluation: dict, params: Params
+) -> None:
+    """Give a version its model card, in the registry and in reports/."""
+    name, text = version.name, card(found, evaluation, version.version, params)
     client.update_model_version(name, version.version, description=text)
     path = ROOT / "reports" / f"model-card-v{version.version}.md"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
     client.log_artifact(found.info.run_id, str(path))
     log.info("%s version %s has its model card in %s", name, version.version, path)
-    return version
 
 
 def promote(

@@ -88,6 +88,7 @@ def log_training(
             for file in ROOT.glob(name):
                 mlflow.log_artifact(str(file))
         mlflow.log_artifact(str(ROOT / "params.yaml"))
+        _log_code()
         for name, rows in {"train": train, "test": test}.items():
             if rows is None:
                 continue
@@ -97,7 +98,8 @@ def log_training(
             # MLflow infers a schema value by value: a hundred rows say the same in no time.
             vars(dataset)["schema"] = mlflow.data.from_pandas(rows.head(100), source).schema
             mlflow.log_input(dataset, context=name)
-        mlflow.log_text(_environment(), "environment.txt")
+        mlflow.log_dict(data.digests(paths), "batches.json")
+        mlflow.log_text(environment(), "environment.txt")
         logged = mlflow.sklearn.log_model(
             model,
             name="model",
@@ -137,7 +139,17 @@ def commit(log_diff: bool = False) -> dict[str, str]:
     return {"commit": head, "dirty": str(bool(changed)).lower()}
 
 
-def _environment() -> str:
+def _log_code() -> None:
+    """Keep the committed code: a commit can be gone after a squash."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "code.zip"
+        command = ["git", "archive", "--format=zip", "-9", f"--output={path}", "HEAD"]
+        if subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0:
+            mlflow.log_artifact(str(path))
+
+
+def environment() -> str:
+    """The packages and their versions, a line each; the first line is Python's."""
     lines = sorted({f"{d.metadata['Name']}=={d.version}" for d in distributions()}, key=str.lower)
     return "\n".join([f"# Python {sys.version.split()[0]}, {sys.platform}", *lines, ""])
 
@@ -145,17 +157,21 @@ def _environment() -> str:
 def log_evaluation(run: Run, table: pd.DataFrame, batch: str | None, files: list[Path]) -> None:
     """Add an evaluation to its run: the plots, and each metric of the candidate.
 
-    A metric of the test rows is `evaluated_...`; that of a later batch is `batch_...` at the step
-    that the batch's digits make (201304), so that MLflow draws it over the months.
+    A metric of the test rows is `evaluated_...`; that of a later batch is `batch_...`, which MLflow
+    draws over the months.
     """
     client, run_id = connect(), run.info.run_id
     candidate = table[(table["model"] == "candidate") & (table["segment"] == "all")].iloc[0]
     prefix = "evaluated" if batch is None else "batch"
-    step = int("".join(c for c in batch or "" if c.isdigit())[:18] or 0)
     for name, value in candidate.iloc[3:].dropna().items():
-        client.log_metric(run_id, f"{prefix}_{name}", float(value), step=step)
+        client.log_metric(run_id, f"{prefix}_{name}", float(value), step=step_of(batch or ""))
     for file in files:
         client.log_artifact(run_id, str(file), f"evaluation/{batch or 'test'}")
+
+
+def step_of(batch: str) -> int:
+    """Where a batch is on MLflow's axis: the number that its digits make."""
+    return int("".join(c for c in batch if c.isdigit())[:18] or 0)
 
 
 @contextlib.contextmanager
@@ -198,12 +214,19 @@ def find_run(run: str) -> Run:
 
 def last_run(wanted: str) -> Run | None:
     """The last run that finished, of those that an MLflow filter finds."""
+    return next(iter(last_runs(wanted, 1)), None)
+
+
+def last_runs(wanted: str, count: int, part: str = "") -> list[Run]:
+    """The last runs that finished, newest first; `part` as in `connect`."""
     client = connect()
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
-    found = client.search_runs(
-        [client.get_experiment_by_name(name).experiment_id],
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT) + part
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return []
+    return client.search_runs(
+        [experiment.experiment_id],
         f"{wanted} and attributes.status = 'FINISHED'",
         order_by=["attributes.start_time DESC"],
-        max_results=1,
+        max_results=count,
     )
-    return found[0] if found else None

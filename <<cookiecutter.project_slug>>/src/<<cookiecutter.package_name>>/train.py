@@ -33,8 +33,7 @@ def score(model: Pipeline, rows: pd.DataFrame, params: Params) -> dict[str, floa
 def run() -> None:
     params = load()
     tracking.connect()  # a store that is away stops the step before the work, not after
-    paths = data.batches(params.data)
-    frame = data.labelled(data.read(paths, params.data), params)
+    paths, frame = data.batches(params.data), data.load_labelled(params)
     train, test = data.split(frame, params)
     log.info("training on %s rows of %d batches", f"{len(train):,}", len(paths))
     model = fit(train, params)

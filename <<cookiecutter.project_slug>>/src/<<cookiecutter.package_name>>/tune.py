@@ -41,7 +41,7 @@ def with_arguments(params: Params, arguments: dict) -> Params:
 def run() -> None:
     params = load()
     tracking.connect()  # a store that is away stops the step before the work, not after
-    frame = data.labelled(data.read(data.batches(params.data), params.data), params)
+    frame = data.load_labelled(params)
     train, _ = data.split(frame, params)
     if params.data.time is not None:
         train = train.sort_values(params.data.time, kind="stable")

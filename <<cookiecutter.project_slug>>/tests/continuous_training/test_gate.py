@@ -153,11 +153,12 @@ def test_latency(model, X):
 
 def test_signature():
     now = Kinds({"a": "number", "b": "text"})
-    assert gate.signature(now, now, LIMITS).passed
-    assert gate.signature(now, None, LIMITS).passed
-    assert gate.signature(Kinds({"a": "number"}), now, LIMITS).passed
+    assert gate.signature(now, now, [], LIMITS).passed
+    assert gate.signature(now, None, [], LIMITS).passed
+    assert gate.signature(Kinds({"a": "number"}), now, [], LIMITS).passed
     for old in (Kinds({"a": "number"}), Kinds({"a": "number", "b": "date"})):
-        check = gate.signature(now, old, LIMITS)
+        check = gate.signature(now, old, [], LIMITS)
         assert not check.passed
         assert "b" in check.message
-        assert gate.signature(now, old, LIMITS.model_copy(update={"new_inputs": True})).passed
+        assert gate.signature(now, old, [], LIMITS.model_copy(update={"new_inputs": True})).passed
+        assert gate.signature(now, old, ["b"], LIMITS).passed

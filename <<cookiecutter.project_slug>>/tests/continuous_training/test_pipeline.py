@@ -10,6 +10,7 @@ import yaml
 
 from << cookiecutter.package_name >> import data, tracking
 from << cookiecutter.package_name >>.__main__ import main
+from << cookiecutter.package_name >>.continuous_training.__main__ import STAGES
 from << cookiecutter.package_name >>.continuous_training.pipeline import dvc
 from << cookiecutter.package_name >>.params import load
 from << cookiecutter.package_name >>.registry import find_version
@@ -43,7 +44,7 @@ def test_the_first_model_needs_no_champion(first, pipeline):
     tags = find_version(tracking.connect(), params.register_.name, "1").tags
     assert tags["dirty"] == "false"
     assert tags["commit"] == found["commit"]
-    assert tags["trigger"] == "demand"
+    assert tags["trigger"] == "demand,new_data"
     assert tags["data"] == data.digest(data.batches(params.data))
     for file in ("dvc.lock", "data/raw.dvc", "schema.yaml", "reports/model-card-v1.md"):
         assert (pipeline / file).is_file(), file
@@ -70,7 +71,7 @@ def test_one_knob_reruns_what_depends_on_it(pipeline, change, capfd):
         capfd.readouterr()
         assert main(["pipeline"]) == 0
         said = {line.split(":")[0] for line in capfd.readouterr().err.splitlines()}
-        assert said & {"extract", "validate", "prepare", "train", "evaluate"} == stages
+        assert said & {*STAGES} == stages
     assert (pipeline / "models/challenger/model.skops").stat().st_mtime_ns == model
 
 
@@ -200,7 +201,7 @@ def test_batches_and_models_come_back_from_the_remote(pipeline):
 def test_stages_and_settings_are_told_apart(pipeline):
     """Every stage of dvc.yaml is a step of the floor, and every setting that it names is there."""
     stages = yaml.safe_load((pipeline / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    assert set(stages) == {"extract", "validate", "prepare", "train", "evaluate"}
+    assert set(stages) == {*STAGES}
     known = {}
     for file in ("params.yaml", "continuous_training.yaml"):
         flat = pd.json_normalize(yaml.safe_load((pipeline / file).read_text(encoding="utf-8")))

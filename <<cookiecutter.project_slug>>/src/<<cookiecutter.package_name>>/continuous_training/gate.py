@@ -191,8 +191,10 @@ def alone(
     """The checks that need no champion: `baseline` and `sanity`."""
     name, dummy = params.evaluate.metric, baseline(train, params)
     value, interval, own = gain(name, judged, judge(dummy, holdout, params))
+    passed = interval[0] > 0 if np.isfinite(interval[0]) else value > 0
     said = f"{name} is {_signed(value)} than the baseline's {own:.4g}"
-    return [Check("baseline", value > 0, value, 0.0, said, interval), sanity(judged)]
+    said += "; it must be better with 95 % confidence"
+    return [Check("baseline", passed, value, 0.0, said, interval), sanity(judged)]
 
 
 def sanity(judged: Judged) -> Check:
@@ -222,9 +224,13 @@ def latency(model: Pipeline, X: pd.DataFrame, limit: float) -> Check:
     return Check("latency", value <= limit, value, limit, said)
 
 
-def signature(challenger: Kinds, champion: Kinds | None, gate: Gate) -> Check:
-    """Whoever calls the champion can call the challenger: no new input, none of another kind."""
-    new = [c for c, kind in challenger.items() if (champion or challenger).get(c) != kind]
+def signature(challenger: Kinds, champion: Kinds | None, supplied: list[str], gate: Gate) -> Check:
+    """Whoever calls the champion can call the challenger: no new input, none of another kind.
+
+    But for those that are `supplied`: the feature store has them.
+    """
+    given = {c: kind for c, kind in challenger.items() if c not in supplied}
+    new = [c for c, kind in given.items() if (champion or given).get(c) != kind]
     allowed = gate.new_inputs or not new
     said = "the inputs are the champion's" if champion else "there is no champion to replace"
     if new:

@@ -6,14 +6,17 @@ that stopped the pipeline goes to data/quarantine; the batches are versioned (`d
 training gets its run in MLflow.
 """
 
+import contextlib
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import pandas as pd
 import yaml
 from mlflow.entities import Run
@@ -23,10 +26,12 @@ from ..errors import UserError
 from ..params import ROOT, Params, load
 from ..registry import read_model
 from ..train import score
-from . import validate
+from . import decisions, settings, validate
+from .__main__ import TIMES
 from .train import FOLDER
 
 QUARANTINE = "data/quarantine"
+LOCK = ".dvc/tmp/retrain.lock"
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +40,22 @@ class QuarantineError(UserError):
     """Which batches were put aside, and why."""
 
     code = 3
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Hold the project for as long as the block, once whoever holds it is done (or dead)."""
+    (ROOT / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(ROOT / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        log.warning("another run of the pipeline is at work here: waiting until it is done")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def dvc(*arguments: str) -> int:
@@ -110,8 +131,8 @@ def prepared() -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.read_parquet(folder / "train.parquet"), pd.read_parquet(folder / "holdout.parquet")
 
 
-def record(params: Params) -> Run:
-    """The challenger's run in MLflow: found by the digest of its model, else logged now.
+def record(params: Params, **tags: str) -> Run:
+    """The challenger's run in MLflow: found by the digest of its model, else logged now with `tags`.
 
     A model can come out of DVC's cache or remote, into a store that has never seen its training.
     """
@@ -126,16 +147,21 @@ def record(params: Params) -> Run:
     metrics = {f"train_{name}": value for name, value in score(model, train, params).items()}
     metrics |= {f"test_{name}": value for name, value in score(model, holdout, params).items()}
     paths = data.batches(params.data)
-    run_id = tracking.log_training(model, train, holdout, metrics, paths, params, dvc_model=digest)
+    run_id = tracking.log_training(
+        model, train, holdout, metrics, paths, params, dvc_model=digest, **tags
+    )
     for file in sorted((ROOT / "reports/challenger").iterdir()):
         client.log_artifact(run_id, str(file), "evaluation/test")
+    for stage, seconds in json.loads((ROOT / TIMES).read_text(encoding="utf-8")).items():
+        client.log_metric(run_id, f"seconds_{stage}", seconds)
     return client.get_run(run_id)
 
 
 def run() -> None:
     params = load()
     tracking.connect()  # a store that is away stops the step before the work, not after
-    reproduce(params)
-    found = record(params)
+    with alone():
+        reproduce(params)
+        found = record(params, recipe=decisions.recipe(params, settings.load()))
     metric = params.evaluate.metric
     log.info("run %s: %s %.4f", found.info.run_id, metric, found.data.metrics[f"test_{metric}"])

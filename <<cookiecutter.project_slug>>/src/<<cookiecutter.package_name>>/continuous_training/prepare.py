@@ -1,6 +1,6 @@
 """Data preparation, a stage: the labelled rows, split into those to fit on and those to judge on.
 
-The newest `gate.holdout` days are held out; without a time column a random share (`split.test`) of
+Each row gets the feature views, as they were known when its prediction is made. The newest `gate.holdout` days are held out; without a time column a random share (`split.test`) of
 the newest batch. What the model makes of a row is in the model itself (features.py).
 """
 
@@ -13,7 +13,7 @@ from .. import data
 from ..errors import UserError
 from ..features import Kinds, canonical
 from ..params import ROOT, Params, load
-from . import settings, validate
+from . import feature_store, settings, validate
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,9 @@ def run() -> None:
         data.labelled(frame, params) for frame in frames if frame[params.data.target].notna().any()
     ]
     frame = pd.concat(frames, ignore_index=True)
+    store = feature_store.read(params.data)
+    if store is not None:
+        frame = store.add(frame)
     newest = np.arange(len(frame)) >= len(frame) - len(frames[-1])
     train, holdout = split(frame, newest, params, gate.holdout)
     folder = ROOT / "data/prepared"

@@ -19,8 +19,30 @@ class Gate(Section):
     new_inputs: bool = False
 
 
+class Degradation(Section):
+    batches: int = Field(3, ge=1)
+    worse: int = Field(2, ge=1)
+    tolerance: float = Field(0.02, ge=0)
+
+
+class Triggers(Section):
+    schedule: int | None = Field(None, ge=1)
+    new_data: bool = True
+    degradation: Degradation | None = Degradation()
+    drift: bool = False
+    refusals: int = Field(3, ge=1)
+
+
+class Drift(Section):
+    psi: float = Field(0.2, gt=0)
+    ks: float = Field(0.15, gt=0)
+
+
 class Settings(Section):
+    incoming: str | None = None
     gate: Gate = Gate()
+    triggers: Triggers = Triggers()
+    drift: Drift = Drift()
 
 
 def load(path: Path | None = None) -> Settings:

@@ -95,7 +95,9 @@ def _kind(kind: str) -> pa.Check:
     """Whole columns of one kind; a column without any value may be of each."""
     fits = (kind, "empty") if kind != "empty" else ("number", "text", "date", "empty")
     return pa.Check(
-        lambda column: kinds(column.to_frame())[column.name] in fits, name=f"kind: {kind}"
+        lambda column: kinds(column.to_frame())[column.name] in fits,
+        name=f"kind: {kind}",
+        ignore_na=False,  # pandera would copy the column to leave them out
     )
 
 
@@ -108,7 +110,7 @@ def _missing(share: float) -> pa.Check:
 def check(frame: pd.DataFrame, columns: dict[str, dict]) -> list[str]:
     """What is wrong with a batch, a sentence a column and rule."""
     try:
-        schema(columns).validate(frame, lazy=True)
+        schema(columns).validate(frame, lazy=True, inplace=True)
     except pa.errors.SchemaErrors as errors:
         cases = errors.failure_cases
     else:

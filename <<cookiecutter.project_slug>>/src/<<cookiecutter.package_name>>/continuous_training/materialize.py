@@ -1,0 +1,28 @@
+"""Bring the online feature store up to date with all batches, whether `data.through` reaches them or not.
+
+`python -m << cookiecutter.package_name >> materialize` writes to the database of FEATURE_STORE_URL
+(postgresql://... or sqlite:///...), else to data/online.db. Only what is new is written.
+"""
+
+import logging
+
+from .. import data
+from ..errors import UserError
+from ..params import load
+from . import feature_store
+
+log = logging.getLogger(__name__)
+
+
+def run() -> None:
+    store = data.feature_store(load().data)
+    if store is None:
+        log.info("nothing to do: feature_views.py has no views for such data")
+        return
+    try:
+        written = feature_store.OnlineStore().materialize(store)
+    except feature_store.sql.exc.SQLAlchemyError as error:
+        said = " ".join(str(error.__cause__ or error).split())[:300]
+        raise UserError(f"FEATURE_STORE_URL: {said}") from None
+    for name, rows in written.items():
+        log.info("%s: %s rows written", name, f"{rows:,}")

@@ -1,0 +1,130 @@
+"""Reproduction: make a version again, from its code and its data, and compare.
+
+`python -m << cookiecutter.package_name >> reproduce --version 3` takes the code that the version's run
+keeps and the batches that its data/*.dvc names, runs the whole pipeline in a folder of its own, fits
+on all rows, and compares metrics and predictions: they must be equal to the last digit.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Run
+
+from .. import data, tracking
+from ..errors import UserError
+from ..evaluate import predict
+from ..params import ROOT, load
+from ..registry import load_model, require_version
+from ..train import fit
+from .pipeline import prepared
+
+REBUILT = "rebuilt.parquet"
+
+log = logging.getLogger(__name__)
+
+
+def checkout(run: Run, folder: Path) -> None:
+    """The code and the pipeline's state as the run keeps them."""
+    with tracking.artifact(run, "code.zip") as path:
+        if path is None:
+            raise UserError(f"run {run.info.run_id} keeps no code: it was trained without git")
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+    for file in ("dvc.lock", "schema.yaml", "params.yaml", *_pointers(run)):
+        with tracking.artifact(run, file) as path:
+            if path is not None:
+                place = folder / ("data" if path.suffix == ".dvc" else "")
+                place.mkdir(exist_ok=True)
+                shutil.copy(path, place)
+
+
+def _pointers(run: Run) -> list[str]:
+    found = tracking.connect().list_artifacts(run.info.run_id)
+    return [entry.path for entry in found if entry.path.endswith(".dvc")]
+
+
+def run_in(folder: Path, *command: str) -> None:
+    """Run this Python in the folder, on the folder's code; raises UserError if it fails."""
+    environment = os.environ | {"PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "true"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    options = {"stdout": subprocess.DEVNULL, "cwd": folder, "env": environment}
+    if subprocess.run([sys.executable, *command], **options).returncode:
+        raise UserError(f"`{' '.join(command[1:3])}` failed in the clean folder: see above")
+
+
+def pull(folder: Path, pointers: list[str]) -> None:
+    """The batches, out of this project's cache or remote."""
+    local = ROOT / ".dvc/config.local"  # what is there is secret, or of this machine
+    if local.exists():
+        shutil.copy(local, folder / ".dvc")
+    run_in(folder, "-m", "dvc", "config", "--local", "core.no_scm", "true")
+    run_in(folder, "-m", "dvc", "cache", "dir", "--local", _here("cache", "dir"))
+    for line in _here("remote", "list").splitlines():
+        name, url = line.split()[:2]  # a folder's is relative in the file, and absolute here
+        run_in(folder, "-m", "dvc", "remote", "modify", "--local", name, "url", url)
+    run_in(folder, "-m", "dvc", "pull", "--quiet", *(f"data/{name}" for name in pointers))
+
+
+def _here(*command: str) -> str:
+    command = (sys.executable, "-m", "dvc", *command)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def rebuild() -> None:
+    """In the clean folder: fit on all rows; keep the metrics and what is predicted of those held out."""
+    params, rows = load(), prepared()
+    model = fit(pd.concat(rows, ignore_index=True), params)
+    X, _ = data.xy(rows[1], params, any_classes=True)
+    found = predict(model, X).reshape(len(X), -1)
+    pd.DataFrame(found, columns=[str(k) for k in range(found.shape[1])]).to_parquet(ROOT / REBUILT)
+
+
+def run(version: str) -> None:
+    params = load()
+    found = require_version(tracking.connect(), params.register_.name, version)
+    fitted = tracking.find_run(found.run_id)
+    if "judged_run" not in fitted.data.tags:
+        raise UserError(f"version {found.version} is not the pipeline's: see its model card")
+    judged = tracking.find_run(fitted.data.tags["judged_run"])
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        checkout(fitted, folder)
+        pull(folder, _pointers(fitted))
+        run_in(folder, "-m", "dvc", "repro", "--quiet", "--force", "--no-commit")
+        code = f"from {__name__} import rebuild; rebuild()"
+        run_in(folder, "-c", code)
+        metrics = json.loads((folder / "reports/metrics.json").read_text(encoding="utf-8"))
+        again = pd.read_parquet(folder / REBUILT).to_numpy()
+        holdout = pd.read_parquet(folder / "data/prepared/holdout.parquet")
+    model = load_model(fitted, params)
+    answers = predict(model.model, holdout[list(model.kinds)]).reshape(len(holdout), -1)
+    logged = {name: judged.data.metrics.get(f"test_{name}") for name in metrics}
+    wrong = [f"{name} {metrics[name]!r}, was {logged[name]!r}" for name in metrics]
+    wrong = [
+        said for name, said in zip(metrics, wrong, strict=True) if metrics[name] != logged[name]
+    ]
+    if not np.array_equal(again, answers):
+        wrong.append(f"predictions differ by up to {np.abs(again - answers).max():.3g}")
+    if wrong:
+        raise UserError(
+            f"version {found.version} is not reproduced: {'; '.join(wrong)}{_other(fitted)}"
+        )
+    said = "version %s is reproduced: %d metrics and the predictions of %s rows are equal"
+    log.info(said, found.version, len(metrics), f"{len(holdout):,}")
+
+
+def _other(run: Run) -> str:
+    """Which packages are not those of then, if any."""
+    with tracking.artifact(run, "environment.txt") as path:
+        then = set(path.read_text(encoding="utf-8").splitlines()) if path else set()
+    other = sorted(then - set(tracking.environment().splitlines()))
+    return f"; it was made with {', '.join(other[:10])}" if other else ""
