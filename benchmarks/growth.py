@@ -1,14 +1,16 @@
-"""How time and memory of train and predict grow with the rows: information, without a limit.
+"""How time and memory of the steps and stages grow with the rows: information, without a limit.
 
 The exponent k is that of constant + factor * rows ** k through the three points, so that imports
 and the store do not count: 1 is proportional to the rows, 0 is constant.
 """
 
 import math
+import shutil
 from collections.abc import Iterator
 
+import retraining
 from predict import score
-from project import Line, Used, Workshop
+from project import PACKAGE, Line, Used, Workshop, measure
 
 ROWS = (10_000, 100_000, 1_000_000)  # ten times more each: `exponent` relies on it
 
@@ -20,6 +22,28 @@ def run(workshop: Workshop) -> Iterator[Line]:
         # The fastest of three: the other two say how busy the machine was.
         yield line(f"growth {name}, s", [min(u.seconds for u in runs) for runs in used])
         yield line(f"growth {name}, MB", [max(u.megabytes for u in runs) for runs in used])
+    yield from level_1(workshop)
+
+
+def level_1(workshop: Workshop) -> Iterator[Line]:
+    """Each stage on one batch, and what looks at all batches: drift and the online store."""
+    project = workshop.champion
+    params, raw = project / "params.yaml", project / "data/raw"
+    params.write_text(params.read_text().replace("through: 2013-03 ", "through: null "))
+    raw.rename(raw.with_name("year"))
+    raw.mkdir()
+    used: dict[str, list[Used]] = {}
+    for rows in ROWS:
+        shutil.copy(workshop.flights(rows), raw / "2013-03.parquet")
+        (project / "data/online.db").unlink(missing_ok=True)
+        for name in retraining.STAGES:
+            used.setdefault(name, []).append(retraining.stage(project, name))
+        for name in ("drift", "materialize"):
+            command = [project / ".venv/bin/python", "-m", PACKAGE, name]
+            used.setdefault(name, []).append(measure(command, project))
+    for name, runs in used.items():
+        yield line(f"growth {name}, s", [run.seconds for run in runs])
+        yield line(f"growth {name}, MB", [run.megabytes for run in runs])
 
 
 def line(name: str, values: list[float]) -> Line:

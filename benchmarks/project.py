@@ -112,6 +112,29 @@ class Workshop:
             measure(["make", target], self.project)
         return self.project
 
+    @functools.cached_property
+    def pipeline_project(self) -> Path:
+        """A project of level 1 that is set up and has the example's batches."""
+        generate(self.folder / "pipeline", answers={"maturity_level": "1"})
+        project = self.folder / "pipeline" / SLUG
+        for target in ("setup", "data"):
+            measure(["make", target], project)
+        return project
+
+    @functools.cached_property
+    def champion(self) -> Path:
+        """The same project, with a first champion."""
+        project = self.pipeline_project
+        identity = ["-c", "user.name=bench", "-c", "user.email=bench@example.com"]
+        for command in (
+            ["make", "pipeline"],
+            ["git", "add", "--all"],
+            ["git", *identity, "commit", "-q", "--no-verify", "-m", "chore: state"],
+            ["make", "retrain"],
+        ):
+            measure(command, project)
+        return project
+
     def python(self, *arguments: str | Path) -> Used:
         """Run the project's own Python in the project."""
         return measure([self.project / ".venv/bin/python", *arguments], self.project)

@@ -11,8 +11,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import continuous_training
+import gate
 import growth
 import predict
+import retraining
 import scaffold
 import train
 import upgrade
@@ -24,6 +27,12 @@ BENCHMARKS: dict[str, Callable[[Workshop], Iterator[Line]]] = {
     "nothing-to-model": scaffold.nothing_to_model,
     "train": train.run,
     "predict": predict.run,
+    "validate": continuous_training.validate,
+    "join": continuous_training.join,
+    "drift": continuous_training.drift,
+    "retrain": retraining.run,
+    "views": retraining.views,
+    "gate": gate.run,
     "upgrade": upgrade.run,
     "growth": growth.run,
 }

@@ -17,6 +17,8 @@ TEMPLATE = Path(__file__).parents[1]
 SOURCE = TEMPLATE / "<<cookiecutter.project_slug>>"
 CACHE = TEMPLATE / ".cache"
 BIN = Path(sys.executable).parent
+EXAMPLE = SOURCE / "src/<<cookiecutter.package_name>>/example.py"
+BATCHES = CACHE / f"batches-{hashlib.sha256(EXAMPLE.read_bytes()).hexdigest()[:16]}"
 INSIDE = Path(__file__).parent / "inside"
 
 # A generated project must not see the template's environment, nor a store of the machine's.
@@ -116,17 +118,18 @@ def make_project(tmp_path: Path, environment: Path) -> Callable[..., Path]:
     return lambda **answers: attach(generate(tmp_path, **answers), environment)
 
 
-@pytest.fixture
-def batches(make_project):
+@pytest.fixture(scope="session")
+def batches(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's batches, made once for the projects that need them."""
-    folder = CACHE / "batches"
-    if not folder.exists():
-        project = make_project()
-        run(".venv/bin/python", "-m", "flight_delays", "data", cwd=project)
-        partial = CACHE / f"batches-{os.getpid()}"
-        shutil.copytree(project / "data/raw", partial)
-        partial.rename(folder)
-    return folder
+    with (CACHE / "batches.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not BATCHES.exists():
+            project = attach(generate(tmp_path_factory.mktemp("batches")), environment)
+            run(".venv/bin/python", "-m", "flight_delays", "data", cwd=project)
+            partial = CACHE / f"partial-{os.getpid()}"
+            shutil.copytree(project / "data/raw", partial)
+            partial.rename(BATCHES)
+    return BATCHES
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import CACHE, CLEAN, IDENTITY, SOURCE, TEMPLATE, attach, free_port, generate, run
+from conftest import BATCHES, CLEAN, IDENTITY, SOURCE, TEMPLATE, attach, free_port, generate, run
 
 pytestmark = pytest.mark.slow
 PROJECTS = [(task, level) for level in "01" for task in ("classification", "regression")]
@@ -127,7 +127,7 @@ def setup_and_loop(project: Path, path: str) -> None:
         cwd=project,
     )
     assert "ready" in done.stdout
-    shutil.copytree(CACHE / "batches", project / "data/raw")
+    shutil.copytree(BATCHES, project / "data/raw")
     for target in ("train", "evaluate", "register"):
         run("make", target, cwd=project)
 

@@ -78,10 +78,78 @@ def test_the_champion_of_level_0_is_the_first_to_beat(task, make_project, batche
         "--output",
         "predictions/x.parquet",
     )
-    if gate(project)["decision"] == "promoted":
-        assert "nothing to do" in step(project, "retrain").stderr
-        assert "version 1 is the champion again" in step(project, "rollback").stderr
-        assert "was rolled back" in step(project, "retrain").stderr
+    assert gate(project)["decision"] == "promoted"  # the feature views see to that
+    assert "nothing to do" in step(project, "retrain").stderr
+    if task == "classification":
+        reproduced_after_a_squash(project)
+    assert "version 1 is the champion again" in step(project, "rollback").stderr
+    assert "was rolled back" in step(project, "retrain", "--demand").stderr
+
+
+def reproduced_after_a_squash(project):
+    """Lineage and reproduction do without the commit; a version that differs is told."""
+    version = str(gate(project)["challenger"]["version"])
+    said = step(project, "lineage").stderr
+    for words in ("(in this repository)", "2013-01.parquet", "version 1", "train ", "data/raw"):
+        assert words in said, words
+    commit(project)
+    for command in (
+        ("checkout", "-q", "--orphan", "squashed"),
+        ("commit", "-q", "--no-verify", "-m", "test: squashed"),
+        ("branch", "-q", "-D", "main"),
+        ("branch", "-q", "-m", "main"),
+        ("reflog", "expire", "--expire=now", "--all"),
+        ("gc", "-q", "--prune=now"),
+    ):
+        run("git", *command, cwd=project, **IDENTITY)
+    assert "not in this repository" in step(project, "lineage", "--version", version).stderr
+    step(project, "pipeline")  # the cache is what reproduction may use; the state stays as it is
+    before = run("git", "status", "--porcelain", cwd=project).stdout
+    assert f"version {version} is reproduced" in step(project, "reproduce").stderr
+    assert run("git", "status", "--porcelain", cwd=project).stdout == before
+    code = """
+from flight_delays import registry, tracking
+client = tracking.connect()
+version = registry.find_version(client, "flight-delays", "champion")
+judged = tracking.find_run(version.run_id).data.tags["judged_run"]
+client.log_metric(judged, "test_brier", client.get_run(judged).data.metrics["test_brier"] + 1e-15)
+"""
+    run(project / ".venv/bin/python", "-c", code, cwd=project)
+    told = step(project, "reproduce", check=False)
+    assert told.returncode == 1
+    assert "is not reproduced: brier" in told.stderr
+    hand = step(project, "reproduce", "--version", "1", check=False)
+    assert "is not the pipeline's" in hand.stderr
+
+
+def test_a_conflict_in_dvc_lock(make_project, batches, tmp_path):
+    """One branch has a new month, the other a new recipe; the paragraph of the README mends the merge."""
+    project = make_project(maturity_level="1")
+    sample(project, batches)
+    params, may = project / "params.yaml", project / "data/raw/2013-05.parquet"
+    shutil.move(may, tmp_path)
+    step(project, "pipeline")
+    commit(project)
+    run("git", "checkout", "-q", "-b", "other", cwd=project)
+    params.write_text(params.read_text().replace("through: 2013-03", "through: 2013-05"))
+    shutil.move(tmp_path / may.name, may)
+    step(project, "pipeline")
+    commit(project)
+    run("git", "checkout", "-q", "main", cwd=project)
+    params.write_text(params.read_text().replace("seed: 0", "seed: 1"))
+    may.unlink()
+    step(project, "pipeline")
+    commit(project)
+    merge = run("git", "merge", "-q", "other", cwd=project, check=False, **IDENTITY)
+    assert merge.returncode
+    assert "dvc.lock" in run("git", "diff", "--name-only", "--diff-filter=U", cwd=project).stdout
+    readme = (project / "README.md").read_text()
+    told = readme.split("A conflict in `dvc.lock`")[1].split("```console")[1].split("```")[0]
+    for line in told.strip().splitlines():
+        run("bash", "-ec", line.strip(), cwd=project, **IDENTITY)
+    assert may.exists()
+    assert run("git", "status", "--porcelain", cwd=project).stdout == ""
+    assert "2013-05" in (project / "reports/validation.json").read_text()
 
 
 def test_own_data_without_time_in_a_larger_repository(tmp_path, environment, batches):

@@ -3,32 +3,44 @@
 import json
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BIN, SOURCE, TEMPLATE, run
+from conftest import BIN, SOURCE, TEMPLATE, generate, run
 
+LEVELS = json.loads((TEMPLATE / "cookiecutter.json").read_text())["maturity_level"]
 WORKFLOWS = sorted((TEMPLATE / ".github/workflows").glob("*.yml"))
 
 
-def test_workflows_are_clean():
-    run(BIN / "zizmor", "--offline", "--no-progress", ".github", cwd=TEMPLATE)
-    run(BIN / "actionlint", *WORKFLOWS, cwd=TEMPLATE)
+@pytest.fixture(scope="module", params=["template", *LEVELS[1:]])
+def workflows(request, tmp_path_factory) -> list[Path]:
+    """The template's own workflows, or those of a project of this level."""
+    if request.param == "template":
+        return WORKFLOWS
+    project = generate(tmp_path_factory.mktemp("project"), maturity_level=request.param)
+    return sorted((project / ".github/workflows").iterdir())
+
+
+def test_workflows_are_clean(workflows):
+    root = workflows[0].parents[2]
+    run(BIN / "zizmor", "--offline", "--no-progress", ".github", cwd=root)
+    run(BIN / "actionlint", *workflows, cwd=root)
     schema = ("--builtin-schema", "vendor.github-workflows")
-    run(BIN / "check-jsonschema", *schema, *WORKFLOWS, cwd=TEMPLATE)
+    run(BIN / "check-jsonschema", *schema, *workflows, cwd=root)
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.name)
-def test_workflows_hold_least_privilege_and_pins(path):
-    workflow = yaml.safe_load(path.read_text())
-    assert workflow["permissions"] == {}
-    for name, job in workflow["jobs"].items():
-        assert "timeout-minutes" in job, name
-        for step in job["steps"]:
-            if "uses" in step:
-                assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
-            if step.get("uses", "").startswith("actions/checkout@"):
-                assert step["with"]["persist-credentials"] is False
+def test_workflows_hold_least_privilege_and_pins(workflows):
+    for path in workflows:
+        workflow = yaml.safe_load(path.read_text())
+        assert workflow["permissions"] == {}
+        for name, job in workflow["jobs"].items():
+            assert {"permissions", "timeout-minutes"} <= job.keys(), name
+            for step in job["steps"]:
+                if step.get("uses", "").startswith("actions/checkout@"):
+                    assert step["with"]["persist-credentials"] is False
+        for used in re.findall(r"uses: (.*)", path.read_text()):
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), used
 
 
 def test_workflows_call_targets_that_exist():

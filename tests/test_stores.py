@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CLEAN, TEMPLATE, free_port, run
+from conftest import CLEAN, free_port, run
 
 pytestmark = pytest.mark.slow
 LOOP = [("train",), ("evaluate",), ("register", "--run", "last")]
@@ -109,11 +109,6 @@ def postgres(folder: Path) -> Iterator[str]:
 def mlflow_server(folder: Path, environment: Path, database: str) -> Iterator[str]:
     """A real `mlflow server` that proxies its artifacts, ended with the block."""
     run("cp", "-al", environment, folder / "server", cwd=folder)
-    pins = ("-r", TEMPLATE / "requirements.txt")
-    only = [
-        line.split()[0] for line in pins[1].read_text().splitlines() if line.startswith("psycopg")
-    ]
-    run("uv", "pip", "install", "-q", "-p", folder / "server", "--no-deps", *only, cwd=folder)
     port = free_port()
     command = [folder / "server/bin/mlflow", "server", "--backend-store-uri", database]
     command += ["--artifacts-destination", folder / "artifacts", "--workers", "1"]

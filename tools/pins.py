@@ -16,6 +16,8 @@ TEMPLATE = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 COMPILE = ["--universal", "--python-version", "3.11", "--generate-hashes", "--upgrade"]
 COMPILE += ["--no-header", "--no-annotate", "--quiet"]
+# DVC's extra for S3 needs it, and its owner installs that beside the pins.
+CONSTRAINTS = "python-dateutil<3\n"
 # Groups of pyproject.toml, but the first: that is the project's own dependencies, and dev.
 FLOORS = ["experiment", "continuous-training", "delivery"]
 USABLE = re.compile(r"[a-z][a-z0-9_]*")
@@ -49,13 +51,15 @@ def main() -> None:
         (project,) = Path(folder).iterdir()
         pins = TEMPLATE / "<<cookiecutter.project_slug>>" / "requirements"
         # One resolution for all levels; a file holds what its level adds to the one below.
+        constraints = Path(folder) / "constraints.txt"
+        constraints.write_text(CONSTRAINTS)
         groups, compiled = ["--group", "dev"], []
         for floor in FLOORS[: int(top) + 1]:
             groups += ["--group", floor] if compiled else []
             compiled.append((Path(folder) / f"{floor}.txt", list(groups)))
         whole = compiled[-1][0]
         for file, chosen in reversed(compiled):
-            limit = ["-c", whole] if file != whole else []
+            limit = ["-c", whole if file != whole else constraints]
             command = ["pip", "compile", "pyproject.toml", *chosen, *COMPILE, *limit, "-o", file]
             uv(*command, cwd=project)
         (pins / "experiment.txt").write_text(compiled[0][0].read_text())
@@ -72,7 +76,7 @@ def main() -> None:
         names |= {"src", "tests", "test", "notebooks", "data", "requirements"}  # the project's own
         text = "\n".join(sorted(names)) + "\n"
         (TEMPLATE / "hooks" / "taken_names.txt").write_text(text, encoding="utf-8")
-    groups = ["--group", "dev", "--group", "server"]
+    groups = ["--group", "dev"]
     uv("pip", "compile", *groups, *COMPILE, "-o", TEMPLATE / "requirements.txt")
 
 

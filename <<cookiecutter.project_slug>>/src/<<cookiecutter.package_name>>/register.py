@@ -39,6 +39,11 @@ def card(run: Run, evaluation: dict, version: str, params: Params) -> str:
     parts = table[table["segment"] != "all"]
     by_segment = parts.pivot_table(metric, ["segment", "rows"], "model", sort=False)
     arguments = {k: v for k, v in logged.items() if k.startswith("model.arguments.")}
+    again = f"git checkout {tags['commit']}\nmake setup data train"
+    if "judged_run" in tags:
+        again = f"make reproduce VERSION={version}"
+    elif "dvc_model" in tags:
+        again = again.replace("data train", "pipeline")
     checks = "\n".join(f"- {text}" for text in evaluation.get("gate", []))
     gate = f"## The gate\n\n{checks}\n\n" if checks else ""
     limits = "\n".join(f"- {note}." for note in [*evaluation["notes"], _weakest(parts, metric)])
@@ -73,8 +78,7 @@ The plots are in the run's artifacts, below `evaluation/`.
 ## Reproduce it
 
 ```
-git checkout {tags["commit"]}
-make setup {"pipeline" if {"dvc_model", "judged_run"} & tags.keys() else "data train"}
+{again}
 ```
 
 The same data (see the digest) gives the same metrics.

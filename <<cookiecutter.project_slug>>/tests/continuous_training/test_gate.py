@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 from sklearn.dummy import DummyClassifier
 
-from << cookiecutter.package_name >>.continuous_training import gate
+from << cookiecutter.package_name >> import tracking
+from << cookiecutter.package_name >>.continuous_training import gate, retrain
 from << cookiecutter.package_name >>.continuous_training.gate import Judged
 from << cookiecutter.package_name >>.continuous_training.settings import Gate
 from << cookiecutter.package_name >>.evaluate import metrics
 from << cookiecutter.package_name >>.features import Kinds
+from << cookiecutter.package_name >>.registry import find_version
 
 ROWS, DAYS = 3000, 14
 RANDOM = np.random.default_rng(0)
@@ -60,6 +62,8 @@ def test_the_interval_holds_the_difference_and_widens_with_days_that_differ(para
     uneven.predicted[DAY < 3] = uneven.predicted[DAY < 3][:, ::-1]
     _, (wide_low, wide_high), _ = gate.gain("brier", uneven, classifier(1.2, seed=2))
     assert wide_high - wide_low > 2 * (high - low)
+    _, (inner_low, inner_high), _ = gate.gain("brier", classifier(1), classifier(1.2, 2, 2), 0.05)
+    assert low < inner_low < inner_high < high
 
 
 def _parts(judged: Judged):
@@ -118,6 +122,49 @@ def test_segment(make, params):
     challenger.predicted[there] = bad.predicted[there]
     assert "segment" in refused(challenger, champion, params)
     assert "segment" not in refused(challenger, champion, params, segment_rows=ROWS)
+
+
+@pytest.fixture
+def suspect(params, monkeypatch):
+    """The check of a champion that was better than the baseline, or not, when it was judged."""
+
+    def check(champion: Judged, before: bool = True, **limits) -> gate.Check:
+        task = "regression" if champion.classes is None else "classification"
+        value = np.median(TRUTH) if champion.classes is None else champion.predicted.mean(axis=0)
+        dummy = Judged(champion.y, np.full_like(champion.predicted, value), champion.classes, DAY)
+        monkeypatch.setattr(gate, "baseline", lambda *_: None)
+        monkeypatch.setattr(gate, "judge", lambda *_: dummy)
+        errors = {"candidate": 1.0 - before, "baseline": 0.5}
+        record = pd.DataFrame(
+            {"segment": part, "model": model, "brier": error, "mae": error}
+            for part in ("all", "place = a", "place = b")
+            for model, error in errors.items()
+        )
+        changed = LIMITS.model_copy(update=limits)
+        return gate.suspect(champion, SEGMENTS, SEGMENTS, record, settings(params, task), changed)
+
+    return check
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_rows_on_which_the_champion_is_suddenly_worthless(make, suspect):
+    """Labels that are wrong in one place; unless the champion was worthless there before."""
+    assert suspect(make(1)).passed
+    champion, there = make(1), (SEGMENTS["place"] == "a").to_numpy()
+    champion.y = np.where(there, champion.y.max() + champion.y.min() - champion.y, champion.y)
+    found = suspect(champion)
+    assert not found.passed
+    assert "place = a" in found.message
+    assert "place = b" not in found.message
+    assert suspect(champion, before=False).passed
+    assert suspect(champion, segment_tolerance=100.0).passed
+
+
+def test_the_record_is_of_when_the_champion_was_judged(trained, params):
+    version = find_version(tracking.connect(), params.register_.name, "champion")
+    record = retrain._record(version)
+    assert {"candidate", "baseline"} <= set(record["model"])
+    assert "all" in set(record["segment"])
 
 
 def test_baseline(rows, params):

@@ -30,8 +30,9 @@ class Bins(NamedTuple):
 def bins(reference: pd.DataFrame, columns: Kinds) -> dict[str, Bins]:
     """The bins of each column: of about equal count for numbers, the most frequent words for text."""
     found = {}
-    for column, values in canonical(reference, columns).items():
-        if columns[column] == "text":
+    for column, kind in columns.items():
+        values = canonical(reference, Kinds({column: kind}))[column]
+        if kind == "text":
             at = values.value_counts().index[:WORDS]
         else:
             known = values.dropna().to_numpy(np.float64)
@@ -40,22 +41,24 @@ def bins(reference: pd.DataFrame, columns: Kinds) -> dict[str, Bins]:
             edges, times = np.unique(quantiles, return_counts=True)
             # A value that is many quantiles gets a bin of its own, by an edge just below it.
             at = np.union1d(edges, np.nextafter(edges[times > 1], -np.inf))
-        found[str(column)] = Bins(columns[column], at)
+        found[column] = Bins(kind, at)
     return found
 
 
 def count(frame: pd.DataFrame, bins: dict[str, Bins]) -> dict[str, np.ndarray]:
     """How many rows of a frame are in each bin, by column."""
     found = {}
-    for column, values in canonical(frame, Kinds({c: b.kind for c, b in bins.items()})).items():
-        at, known = bins[column].at, values.dropna()
-        if bins[column].kind == "text":
-            counts = known.value_counts().reindex(at, fill_value=0).to_numpy()
-            counts = np.append(counts, len(known) - counts.sum())
+    for column, its in bins.items():
+        values = canonical(frame, Kinds({column: its.kind}))[column]
+        missing = values.isna().sum()
+        if its.kind == "text":
+            counts = values.value_counts().reindex(its.at, fill_value=0).to_numpy()
+            counts = np.append(counts, len(values) - missing - counts.sum())
         else:
-            places = np.searchsorted(at, known.to_numpy(np.float64))
-            counts = np.bincount(places, minlength=len(at) + 1)
-        found[column] = np.append(counts, len(frame) - len(known))
+            places = np.searchsorted(its.at, values.to_numpy(np.float64))
+            counts = np.bincount(places, minlength=len(its.at) + 1)
+            counts[-1] -= missing  # which sort after all numbers
+        found[column] = np.append(counts, missing)
     return found
 
 

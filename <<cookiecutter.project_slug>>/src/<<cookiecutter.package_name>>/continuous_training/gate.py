@@ -132,9 +132,9 @@ def _precision(truth: np.ndarray, score: np.ndarray, day: np.ndarray, size: int)
 
 
 def gain(
-    name: str, challenger: Judged, champion: Judged
+    name: str, challenger: Judged, champion: Judged, tail: float = 0.025
 ) -> tuple[float, tuple[float, float], float]:
-    """How much better the challenger is, the 95 % interval of that, and the champion's own value."""
+    """How much better the challenger is, an interval without the tails, and the champion's value."""
     size = int(challenger.day.max()) + 1
     draws = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), size=SAMPLES)
     weights = np.vstack([np.ones(size), draws])
@@ -143,7 +143,7 @@ def gain(
     better = (values[0] - values[1]) * (1 if name in GREATER_IS_BETTER else -1)
     low, high = np.nan, np.nan
     if size > 1 and np.isfinite(better[1:]).any():
-        low, high = np.nanquantile(better[1:], [0.025, 0.975])
+        low, high = np.nanquantile(better[1:], [tail, 1 - tail])
     return float(better[0]), (float(low), float(high)), float(values[1][0])
 
 
@@ -169,20 +169,55 @@ def against(
     checks.append(Check("calibration", value >= limit, value, limit, said, interval))
 
     name = params.evaluate.metric
+    for part, rows in parts(segments, params, gate).items():
+        value, interval, own = gain(name, challenger.of(rows), champion.of(rows))
+        limit = -gate.segment_tolerance * (1 if name in GREATER_IS_BETTER else abs(own))
+        passed = not interval[1] < limit  # a metric that is undefined there is no reason
+        said = f"{part}: {name} is {_signed(value)} than the champion's {own:.4g};"
+        said += f" it may not be worse by {-limit:.4g} with 95 % confidence"
+        checks.append(Check("segment", passed, value, limit, said, interval, part))
+    return checks
+
+
+def parts(segments: pd.DataFrame, params: Params, gate: Gate) -> dict[str, np.ndarray]:
+    """The segments that are large enough to judge: "column = value" -> whether a row is in it (n,)."""
+    found = {}
     for column in params.evaluate.segments:
         for part, count in segments[column].value_counts().head(10).items():
-            if count < gate.segment_rows:
-                continue
-            rows = (segments[column] == part).to_numpy(bool)
-            value, interval, own = gain(name, challenger.of(rows), champion.of(rows))
-            limit = -gate.segment_tolerance * (1 if name in GREATER_IS_BETTER else abs(own))
-            passed = not interval[1] < limit  # a metric that is undefined there is no reason
-            said = f"{column} = {part}: {name} is {_signed(value)} than the champion's {own:.4g};"
-            said += f" it may not be worse by {-limit:.4g} with 95 % confidence"
-            checks.append(
-                Check("segment", passed, value, limit, said, interval, f"{column} = {part}")
-            )
-    return checks
+            if count >= gate.segment_rows:
+                found[f"{column} = {part}"] = (segments[column] == part).to_numpy(bool)
+    return found
+
+
+def suspect(
+    champion: Judged,
+    train: pd.DataFrame,
+    holdout: pd.DataFrame,
+    record: pd.DataFrame,
+    params: Params,
+    gate: Gate,
+) -> Check:
+    """The check `sanity` of the rows held out: the champion is not suddenly worthless on them.
+
+    If it beat the baseline when it was judged (`record`: the table of that evaluation) and is now surely
+    worse, as a whole or in a segment, labels or inputs are likely wrong, as the labels of one place
+    inverted. A challenger that has learnt them only looks better than the champion.
+    """
+    name = params.evaluate.metric if params.task == "regression" else "brier"
+    sign, dummy = (1 if name in GREATER_IS_BETTER else -1), baseline(train, params)
+    before = record.pivot_table(name, "segment", "model") * sign
+    better, other = before["candidate"] > before["baseline"], judge(dummy, holdout, params)
+    lost = []
+    for part, rows in {"all": np.ones(len(holdout), bool), **parts(holdout, params, gate)}.items():
+        _, interval, own = gain(name, champion.of(rows), other.of(rows))
+        limit = -gate.segment_tolerance * (1 if name in GREATER_IS_BETTER else abs(own))
+        if better.get(part, False) and interval[1] < limit:
+            lost.append(part)
+    said = "the champion is nowhere suddenly worse than the baseline"
+    if lost:
+        said = "are these rows right? The champion, better than the baseline when it was judged,"
+        said += f" is surely worse now ({name}): {', '.join(lost)}"
+    return Check("sanity", not lost, float(len(lost)), 0.0, said)
 
 
 def alone(
@@ -190,7 +225,7 @@ def alone(
 ) -> list[Check]:
     """The checks that need no champion: `baseline` and `sanity`."""
     name, dummy = params.evaluate.metric, baseline(train, params)
-    value, interval, own = gain(name, judged, judge(dummy, holdout, params))
+    value, interval, own = gain(name, judged, judge(dummy, holdout, params), tail=0.05)
     passed = interval[0] > 0 if np.isfinite(interval[0]) else value > 0
     said = f"{name} is {_signed(value)} than the baseline's {own:.4g}"
     said += "; it must be better with 95 % confidence"

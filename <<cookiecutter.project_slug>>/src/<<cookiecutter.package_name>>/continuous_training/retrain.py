@@ -89,10 +89,21 @@ def decide(
     if version is not None and champion is not None:
         other = gate.judge(rival(version, champion.model, *rows, params), holdout, params)
         checks = gate.against(judged, other, holdout, params, limits) + checks
+        record = _record(version)
+        if record is not None:
+            checks.append(gate.suspect(other, *rows, record, params, limits))
     X, _ = data.xy(holdout, params, any_classes=True)
     checks.append(gate.latency(loaded.model, X, limits.latency))
     checks.append(_signature(loaded, champion, limits))
     return checks
+
+
+def _record(version: ModelVersion) -> pd.DataFrame | None:
+    """The table of `evaluate.compare` from when a version was judged, if its run kept that."""
+    run = tracking.find_run(version.run_id)
+    judged = tracking.find_run(run.data.tags.get("judged_run", version.run_id))
+    with tracking.artifact(judged, "evaluation/test/evaluation.json") as path:
+        return path and pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))["table"])
 
 
 def _signature(challenger: Loaded, champion: Loaded | None, limits: settings.Gate) -> gate.Check:
@@ -163,6 +174,8 @@ def _decide(
     settled = None
     if champion is not None and champion.run_id in _runs(challenger):
         settled = f"the champion, version {champion.version}, is this challenger"
+    elif champion is not None and _of(champion) == (state.data, state.recipe):
+        settled = f"the champion, version {champion.version}, is of this data and recipe"
     elif before is not None and before.tags.get("rolled_back"):
         settled = f"this challenger, version {before.version}, was rolled back"
     if settled is not None:
@@ -216,6 +229,10 @@ def _decide(
         if promoted:
             promote(client, version, champion)
     _say(written, more)
+
+
+def _of(version: ModelVersion) -> tuple[str | None, str | None]:
+    return version.tags.get("data"), version.tags.get("recipe")
 
 
 def _runs(challenger: Run) -> tuple[str, str | None]:

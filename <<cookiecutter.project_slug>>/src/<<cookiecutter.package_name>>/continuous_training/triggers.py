@@ -162,6 +162,8 @@ def _drift(champion: ModelVersion | None, params: Params, limits: Settings) -> t
     if champion is None:
         return False, "there is no champion"
     measured = drift.write(params, limits.drift)
+    if measured["batch"] in measured["reference"]["batches"]:
+        return False, "there is no batch after those that the champion was fitted on"
     names = [name for name, found in measured["features"].items() if found["drifted"]]
     said = f"drifted: {', '.join(names)}" if names else "no feature has drifted"
     return limits.triggers.drift and bool(names), said + ("" if limits.triggers.drift else " (off)")
