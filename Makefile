@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LEVEL ?= 0
+UNTIL ?= 2013-12
 DEMO ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlops-ladder/demo
 WORKERS ?= 2
 
@@ -20,8 +21,8 @@ setup: .venv/ready ## make .venv from requirements.txt
 	  uv pip install -q -p $(BIN)/python --require-hashes -r requirements.txt
 	@touch $@
 
-demo: .venv/ready ## make a project and run its loop (LEVEL=0, DEMO=folder)
-	@$(BIN)/python tools/demo.py --level $(LEVEL) --folder '$(DEMO)'
+demo: .venv/ready ## make a project and run its loop (LEVEL=0, DEMO=folder, UNTIL=2013-12)
+	@$(BIN)/python tools/demo.py --level $(LEVEL) --folder '$(DEMO)' --until $(UNTIL)
 
 lint: .venv/ready ## check the template's own files
 	@$(BIN)/ruff check && $(BIN)/ruff format --check

@@ -238,20 +238,26 @@ rows.to_json("rows.json", orient="split", index=False, date_format="iso")
 
 FOUND = {
     "0": ("reports/model-card-v1.md", "reports/calibration.png", "predictions/2013-04.parquet"),
-    "1": ("reports/gate.json", "reports/model-card-v2.md", "data/quarantine/", "dvc.yaml"),
+    "1": ("reports/decision.md", "reports/drift.html", "data/quarantine/", "dvc.yaml"),
 }
 
 
 @pytest.mark.parametrize("level", FOUND)
 def test_the_demo(level, tmp_path):
     """`make demo` makes a project and runs its loop; a demo that was edited is not deleted."""
-    demo = ("make", "demo", f"LEVEL={level}", f"DEMO={tmp_path}/demo")
+    demo = ("make", "demo", f"LEVEL={level}", f"DEMO={tmp_path}/demo", "UNTIL=2013-05")
     done = run(*demo, cwd=TEMPLATE)
     project = tmp_path / f"demo/level-{level}/flight-delays"
     for file in (*FOUND[level], "README.md"):
         assert file in done.stdout
         assert (project / file).exists()
     assert run("git", "status", "--porcelain", cwd=project).stdout == ""
+    if level == "1":
+        table = done.stdout.split("what happened")[1]
+        decisions = [line.split()[-1] for line in table.splitlines()[1:5]]
+        assert decisions[0] == "promoted"
+        assert decisions[2] == "quarantined"
+        assert len(decisions) == 4  # the first model; April; May, broken and whole
     (project / "mine.txt").write_text("keep me")
     refused = run(*demo, cwd=TEMPLATE, check=False)
     assert refused.returncode

@@ -85,7 +85,11 @@ def schema(columns: dict[str, dict]) -> pa.DataFrameSchema:
         unknown = set(given) - {"kind", "missing", *rules}
         if unknown:
             raise KeyError(f"column {column!r}: {min(unknown)} is no rule")
-        checks = [rule(given[name]) for name, rule in rules.items() if name in given]
+        checks = [
+            rule(given[name], name=f"{name}: {given[name]}")
+            for name, rule in rules.items()
+            if name in given
+        ]
         checks += [_kind(given["kind"]), _missing(given.get("missing", 0))]
         built[column] = pa.Column(checks=checks, nullable=True)
     return pa.DataFrameSchema(built, strict=True)
@@ -125,7 +129,7 @@ def check(frame: pd.DataFrame, columns: dict[str, dict]) -> list[str]:
             what = share if str(rule).startswith("missing") else f"holds {kinds(frame)[column]}s"
             found.append(f"column {column!r} breaks the rule {rule}: {what}")
         else:
-            example = rows["failure_case"].iloc[0]
+            example = rows["failure_case"].tolist()[0]
             found.append(
                 f"column {column!r} breaks the rule {rule}: {len(rows):,} rows, as {example!r}"
             )
