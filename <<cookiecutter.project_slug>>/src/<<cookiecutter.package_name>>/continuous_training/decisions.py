@@ -49,7 +49,7 @@ def past(count: int) -> list[Run]:
 
 def refusals(recipe: str, enough: int) -> int:
     """How many refusals of this recipe there were in a row until now, counted up to `enough`."""
-    runs = past(enough)
+    runs = past(enough) if enough else []
     same = [r.data.tags["decision"] == "refused" and r.data.tags["recipe"] == recipe for r in runs]
     return [*same, False].index(False)
 
