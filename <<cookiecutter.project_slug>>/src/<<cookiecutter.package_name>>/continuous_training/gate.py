@@ -216,7 +216,9 @@ def suspect(
     said = "the champion is nowhere suddenly worse than the baseline"
     if lost:
         said = "are these rows right? The champion, better than the baseline when it was judged,"
-        said += f" is surely worse now ({name}): {', '.join(lost)}"
+        said += (
+            f" is surely worse now ({name}): {', '.join(lost)}; if they are, unset gate.doubt_rows"
+        )
     return Check("sanity", not lost, float(len(lost)), 0.0, said)
 
 

@@ -90,7 +90,7 @@ def decide(
         other = gate.judge(rival(version, champion.model, *rows, params), holdout, params)
         checks = gate.against(judged, other, holdout, params, limits) + checks
         record = _record(version)
-        if record is not None:
+        if record is not None and limits.doubt_rows:
             checks.append(gate.suspect(other, *rows, record, params, limits))
     X, _ = data.xy(holdout, params, any_classes=True)
     checks.append(gate.latency(loaded.model, X, limits.latency))

@@ -17,6 +17,7 @@ class Gate(Section):
     segment_rows: int = Field(500, ge=1)
     latency: float = Field(100, gt=0)
     new_inputs: bool = False
+    doubt_rows: bool = True
 
 
 class Degradation(Section):
