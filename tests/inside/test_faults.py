@@ -105,6 +105,7 @@ for month, part in table.groupby(table["scheduled_departure"].dt.strftime("%Y-%m
     settings = yaml.safe_load(path.read_text())
     for limit in ("tolerance", "calibration_tolerance", "segment_tolerance"):
         settings["gate"][limit] = 100.0
+    settings["gate"] |= {"doubt_rows": False, "latency": 10_000.0}
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     use("2013-03", max_iter=20)
     retrain()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from dvc.repo import Repo
 from mlflow.entities import Run
 
 from .. import data, tracking
@@ -67,16 +68,12 @@ def pull(folder: Path, pointers: list[str]) -> None:
     if local.exists():
         shutil.copy(local, folder / ".dvc")
     run_in(folder, "-m", "dvc", "config", "--local", "core.no_scm", "true")
-    run_in(folder, "-m", "dvc", "cache", "dir", "--local", _here("cache", "dir"))
-    for line in _here("remote", "list").splitlines():
-        name, url = line.split()[:2]  # a folder's is relative in the file, and absolute here
-        run_in(folder, "-m", "dvc", "remote", "modify", "--local", name, "url", url)
+    here = Repo(str(ROOT))
+    cache = Path(here.cache.local.path).parents[1]
+    run_in(folder, "-m", "dvc", "cache", "dir", "--local", str(cache))
+    for name, remote in here.config["remote"].items():  # a folder's is relative in the file alone
+        run_in(folder, "-m", "dvc", "remote", "modify", "--local", name, "url", remote["url"])
     run_in(folder, "-m", "dvc", "pull", "--quiet", *(f"data/{name}" for name in pointers))
-
-
-def _here(*command: str) -> str:
-    command = (sys.executable, "-m", "dvc", *command)
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def rebuild() -> None:
