@@ -93,7 +93,13 @@ def reproduced_after_a_squash(project):
     """Lineage and reproduction do without the commit; a version that differs is told."""
     version = str(gate(project)["challenger"]["version"])
     said = step(project, "lineage").stderr
-    for words in ("(in this repository)", "2013-01.parquet", "version 1", "train ", "data/extracted"):
+    for words in (
+        "(in this repository)",
+        "2013-01.parquet",
+        "version 1",
+        "train ",
+        "data/extracted",
+    ):
         assert words in said, words
     commit(project)
     for command in (
