@@ -2,7 +2,7 @@
 
 Months arrive one after another. The champion is the recipe fitted on the months before, all healthy; the
 challenger is fitted on them and the newest month but for its last days, which are held out; then both are
-judged as `retrain.decide` does it, but for `latency`. A line of JSON is a case. A fault is put into the
+judged as `challenger.checks` does it, but for `latency`. A line of JSON is a case. A fault is put into the
 raw batch before it is read, so validation, feature views and drift see it too, in one of two variants:
 
 - `month`: in the whole batch, so that the rows held out carry it as well;
@@ -222,7 +222,7 @@ class Judge:
         return project.evaluate.compare(models, holdout, project.params)
 
     def checks(self, case: Case, strict: bool) -> list:
-        """As retrain.decide, but for `latency`."""
+        """As challenger.checks, but for `latency`."""
         project, gate, params = self.project, self.project.gate, self.project.params
         train, holdout = project.split(project.labelled(case.rows))
         challenger, champion = self.fit(train), self.champion(case.month)

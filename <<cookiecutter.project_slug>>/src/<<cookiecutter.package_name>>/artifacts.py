@@ -6,12 +6,12 @@ it stands alone here.
 
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
-from .params import ROOT
+from .params import HOME
 
 
 class ProjectArtifacts(LocalArtifactRepository):
     """MLflow's local store; the database holds no absolute path."""
 
     def __init__(self, artifact_uri: str, tracking_uri=None, registry_uri=None) -> None:
-        path = ROOT / artifact_uri.removeprefix("project:").lstrip("/")
+        path = HOME / artifact_uri.removeprefix("project:").lstrip("/")
         super().__init__(path.as_uri(), tracking_uri, registry_uri)

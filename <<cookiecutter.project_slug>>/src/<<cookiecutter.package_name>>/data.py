@@ -62,8 +62,8 @@ def read(paths: list[Path], data: Data) -> pd.DataFrame:
         frame = pd.concat(chunks(path, data), ignore_index=True)
         if frame.empty:
             raise UserError(f"{path}: the file has no rows")
-        wanted = {data.target, data.time, data.id, *data.drop, *data.text} - {None}
-        for column in sorted(wanted - set(frame.columns)):
+        named = [data.target, data.time, data.id, *data.drop, *data.text]
+        for column in sorted({c for c in named if c is not None} - set(frame.columns)):
             raise UserError(
                 f"{path}: column {column!r} of params.yaml is missing; the file has"
                 f" {', '.join(map(repr, frame.columns))}"

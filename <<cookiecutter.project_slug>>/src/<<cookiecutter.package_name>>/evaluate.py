@@ -7,6 +7,7 @@ logs both in the evaluated run.
 
 import json
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -98,15 +99,13 @@ def compare(models: dict[str, Pipeline], rows: pd.DataFrame, params: Params) -> 
 
 
 def report(
-    table: pd.DataFrame, rows: pd.DataFrame, of: str, params: Params, notes: list[str] = ()
+    table: pd.DataFrame, rows: pd.DataFrame, of: str, params: Params, notes: Sequence[str] = ()
 ) -> dict:
     """What evaluation.json keeps: the table of `compare`, and which rows it is about."""
     time = pd.Series() if params.data.time is None else rows[params.data.time]
-    period = {"from": None, "to": None}
-    if len(time):
-        period = {"from": str(time.min()), "to": str(time.max())}
+    first, last = (str(time.min()), str(time.max())) if len(time) else (None, None)
     return {
-        "rows": {"of": of, "count": len(rows), **period},
+        "rows": {"of": of, "count": len(rows), "from": first, "to": last},
         "metric": params.evaluate.metric,
         "notes": list(notes),
         "table": json.loads(table.to_json(orient="records")),
@@ -122,13 +121,15 @@ def run(run: str = "last", batch: str | None = None) -> None:
     if batch is not None:
         rows = data.load_labelled(params, batch)
     models = {"candidate": load_model(candidate, params).model, "baseline": baseline(train, params)}
-    itself = champion is not None and champion.run_id == candidate.info.run_id
-    if champion is not None and not itself:
-        models["champion"] = load_model(champion, params).model
+    other = champion
+    if champion is not None and champion.run_id == candidate.info.run_id:
+        other = None  # this run is the champion itself
+    if other is not None:
+        models["champion"] = load_model(other, params).model
     table = compare(models, rows, params)
     metric = params.evaluate.metric
-    notes = _notes(candidate, None if itself else champion, rows, params)
-    if itself:
+    notes = _notes(candidate, other, rows, params)
+    if champion is not None and other is None:
         notes.append(f"this run is the champion, version {champion.version}")
     written = report(table, rows, batch or "test", params, notes)
     written |= {"run": candidate.info.run_id}

@@ -5,6 +5,7 @@ exactly as the training rows were. Add your own columns in `derive`.
 """
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -63,7 +64,7 @@ def parse_numbers(column: pd.Series, csv) -> pd.Series:
     return pd.to_numeric(column)
 
 
-def canonical(frame: pd.DataFrame, like: Kinds, keep: list[str] = ()) -> pd.DataFrame:
+def canonical(frame: pd.DataFrame, like: Kinds, keep: Sequence[str] = ()) -> pd.DataFrame:
     """The columns of `like` as float64, str or datetime64 (`keep`: as they are).
 
     Raises UserError naming a column that is missing or does not hold what `like` says.

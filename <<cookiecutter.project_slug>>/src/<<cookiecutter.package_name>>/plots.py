@@ -65,9 +65,9 @@ def _segments(table: pd.DataFrame, metric: str) -> Figure:
     axes = figure.subplots()
     for model, part in table.groupby("model", sort=False):
         values = part.set_index("segment")[metric].reindex(names)
-        open_circle = {"markerfacecolor": "none"} if model == "champion" else {}
         color = COLORS[str(model)]
-        axes.plot(values, names, "o", markersize=7, color=color, label=model, **open_circle)
+        face = "none" if model == "champion" else color
+        axes.plot(values, names, "o", ms=7, color=color, markerfacecolor=face, label=model)
     axes.set(xlabel=metric, title=f"{metric} by segment")
     axes.legend(loc="best")
     axes.grid(alpha=0.3)

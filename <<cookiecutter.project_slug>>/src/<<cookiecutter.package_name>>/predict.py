@@ -54,7 +54,8 @@ def tables(
         coming = reader.submit(next, parts, None)
         while (part := coming.result()) is not None:
             coming = reader.submit(next, parts, None)
-            columns = {c: part[c] for c in (settings.id, settings.time) if c in part}
+            kept = [c for c in (settings.id, settings.time) if c in part]
+            columns: dict = {c: part[c] for c in kept}
             columns |= score(model, part if store is None else store.add(part))
             columns["model_version"] = np.full(len(part), int(version), np.int32)
             yield pa.table(columns)

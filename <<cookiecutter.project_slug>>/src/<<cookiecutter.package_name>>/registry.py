@@ -75,7 +75,7 @@ def save_options(model: Pipeline, kinds: Kinds, params: Params) -> dict[str, Any
         "serialization_format": "skops",
         "skops_trusted_types": [*TRUSTED_TYPES, *params.model.trusted_types],
         "pip_requirements": [f"{name}=={version(name)}" for name in REQUIREMENTS],
-        "signature": ModelSignature(inputs=Schema(columns), outputs=outputs),
+        "signature": ModelSignature(inputs=Schema([*columns]), outputs=outputs),
         "pyfunc_predict_fn": "predict_proba" if hasattr(model, "classes_") else "predict",
     }
 
@@ -88,10 +88,12 @@ def load_model(source: Run | ModelVersion, params: Params) -> Loaded:
     """
     if isinstance(source, Run):
         uri, tags = source.data.tags.get("model_uri"), source.data.tags
+        if uri is None:
+            raise UserError(
+                f"run {source.info.run_id} has no model: name a run of the step `train`"
+            )
     else:
         uri, tags = f"models:/{source.name}/{source.version}", source.tags
-    if uri is None:
-        raise UserError(f"run {source.info.run_id} has no model: name a run of the step `train`")
     with tempfile.TemporaryDirectory() as folder:
         try:
             local = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))

@@ -17,6 +17,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 import mlflow
+import mlflow.data.pandas_dataset as datasets
 import pandas as pd
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.entities import Run
@@ -25,7 +26,7 @@ from sklearn.pipeline import Pipeline
 from . import data
 from .errors import UserError
 from .features import Kinds
-from .params import ROOT, Params
+from .params import HOME, ROOT, Params
 from .registry import fingerprint, save_options
 
 EXPERIMENT = "<< cookiecutter.project_slug >>"
@@ -49,7 +50,7 @@ def connect(part: str = "") -> mlflow.MlflowClient:
     quiet()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{HOME / 'mlflow.db'}"
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT) + part
     mlflow.set_tracking_uri(uri)
     try:
@@ -92,11 +93,11 @@ def log_training(
         for name, rows in {"train": train, "test": test}.items():
             if rows is None:
                 continue
-            dataset = mlflow.data.from_pandas(
+            dataset = datasets.from_pandas(
                 rows, source, targets=params.data.target, name=name, digest=digest[:16]
             )
             # MLflow infers a schema value by value: a hundred rows say the same in no time.
-            vars(dataset)["schema"] = mlflow.data.from_pandas(rows.head(100), source).schema
+            vars(dataset)["schema"] = datasets.from_pandas(rows.head(100), source).schema
             mlflow.log_input(dataset, context=name)
         mlflow.log_dict(data.digests(paths), "batches.json")
         mlflow.log_text(environment(), "environment.txt")
@@ -184,7 +185,7 @@ def artifact(run: Run, name: str) -> Iterator[Path | None]:
             )
         except (mlflow.MlflowException, OSError):
             found = None
-        yield found and Path(found)
+        yield Path(found) if found else None
 
 
 @contextlib.contextmanager
@@ -198,10 +199,10 @@ def decision(name: str) -> Iterator[str]:
         connect()
 
 
-def find_run(run: str) -> Run:
+def find_run(run: str | None) -> Run:
     """The training run of this id, or the last that finished; UserError if there is none."""
     client = connect()
-    if run != "last":
+    if run is not None and run != "last":
         try:
             return client.get_run(run)
         except mlflow.MlflowException:

@@ -6,7 +6,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 from << cookiecutter.package_name >> import tracking
-from << cookiecutter.package_name >>.continuous_training import gate, retrain
+from << cookiecutter.package_name >>.continuous_training import challenger, gate
 from << cookiecutter.package_name >>.continuous_training.gate import Judged
 from << cookiecutter.package_name >>.continuous_training.settings import Gate
 from << cookiecutter.package_name >>.evaluate import metrics
@@ -162,7 +162,7 @@ def test_rows_on_which_the_champion_is_suddenly_worthless(make, suspect):
 
 def test_the_record_is_of_when_the_champion_was_judged(trained, params):
     version = find_version(tracking.connect(), params.register_.name, "champion")
-    record = retrain._record(version)
+    record = challenger._record(version)
     assert {"candidate", "baseline"} <= set(record["model"])
     assert "all" in set(record["segment"])
 

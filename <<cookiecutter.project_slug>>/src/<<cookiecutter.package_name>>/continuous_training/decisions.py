@@ -14,7 +14,6 @@ from mlflow.entities import Run
 
 from .. import data, tracking
 from ..params import ROOT, Params
-from . import gate
 from .settings import Settings
 
 
@@ -55,7 +54,7 @@ def refusals(recipe: str, enough: int) -> int:
 
 
 def as_json(
-    decision: str, checks: list[gate.Check], challenger: dict, champion: dict | None, rows: dict
+    decision: str, checks: list[dict], challenger: dict, champion: dict | None, rows: dict
 ) -> dict[str, Any]:
     """What reports/gate.json holds beside trigger, commit and data; `rows` are those held out."""
     holdout = {"from": rows["from"], "to": rows["to"], "rows": rows["count"]}
@@ -63,7 +62,7 @@ def as_json(
     return {
         "schema": 1,
         "decision": decision,
-        "checks": [gate.as_json(check) for check in checks],
+        "checks": checks,
         "challenger": challenger,
         "champion": champion,
         "holdout": holdout,

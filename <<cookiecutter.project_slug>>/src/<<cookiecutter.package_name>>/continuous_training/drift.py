@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
 
 from .. import data, tracking
 from ..errors import UserError
@@ -19,7 +20,7 @@ from ..params import ROOT, Params, load
 from ..registry import load_model, require_version
 from . import drift_report, settings
 from .distributions import Bins, bins, compare, count
-from .settings import Drift
+from .settings import Drift, Settings
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ def report(observed: Observed, limits: Drift) -> dict:
 
     A batch without any known target has no entry for it.
     """
-    features, over_time, newest = {}, {}, list(observed.counts)[-1]
+    features: dict[str, dict] = {}
+    over_time, newest = {}, list(observed.counts)[-1]
     for column, its in observed.bins.items():
         known = observed.reference[column]
         found = {
@@ -94,6 +96,18 @@ def write(params: Params, limits: Drift) -> dict:
     text = drift_report.page(observed, found, limits)
     (folder / "drift.html").write_text(text, encoding="utf-8")
     return found
+
+
+def asked(champion: ModelVersion | None, params: Params, limits: Settings) -> tuple[bool, str]:
+    """The trigger: has a feature of the newest batch drifted? Writes both reports."""
+    if champion is None:
+        return False, "there is no champion"
+    measured = write(params, limits.drift)
+    if measured["batch"] in measured["reference"]["batches"]:
+        return False, "there is no batch after those that the champion was fitted on"
+    names = [name for name, found in measured["features"].items() if found["drifted"]]
+    said = f"drifted: {', '.join(names)}" if names else "no feature has drifted"
+    return limits.triggers.drift and bool(names), said + ("" if limits.triggers.drift else " (off)")
 
 
 def run() -> None:

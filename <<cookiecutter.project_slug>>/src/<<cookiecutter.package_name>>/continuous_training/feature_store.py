@@ -18,7 +18,7 @@ import sqlalchemy as sql
 
 from ..errors import UserError
 from ..features import MISSING, Kinds, canonical, kinds
-from ..params import ROOT, Data
+from ..params import HOME, ROOT, Data
 
 FOLDER = "data/feature_store"
 SUMS = ["rows", "total"]  # so far
@@ -45,7 +45,7 @@ class OfflineStore:
         self.columns = [view.name for view in self.views]
         entities = pd.concat([table.head(1) for table in tables.values()], ignore_index=True)
         by = entities[list(dict.fromkeys(c for view in self.views for c in view.by))]
-        self.needs = Kinds({**kinds(by), self.time: "date"})  # what `add` takes
+        self.needs = Kinds(kinds(by) | {str(data.time): "date"})  # what `add` takes
 
     def add(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows (n,) with a column a view; missing where nothing was known of the entity.
@@ -133,7 +133,7 @@ class OnlineStore:
     """
 
     def __init__(self, url: str | None = None) -> None:
-        url = url or os.environ.get("FEATURE_STORE_URL") or f"sqlite:///{ROOT / 'data/online.db'}"
+        url = url or os.environ.get("FEATURE_STORE_URL") or f"sqlite:///{HOME / 'data/online.db'}"
         # psycopg 3 is what is installed; SQLAlchemy would look for psycopg2.
         self.engine = sql.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
         self.table = sql.Table(

@@ -151,7 +151,7 @@ def against(
     challenger: Judged, champion: Judged, segments: pd.DataFrame, params: Params, gate: Gate
 ) -> list[Check]:
     """The checks `metric`, `calibration` and `segment`; `segments` are columns of the rows held out."""
-    name = params.evaluate.metric
+    name: str = params.evaluate.metric
     value, interval, own = gain(name, challenger, champion)
     limit = -gate.tolerance * (1 if name in GREATER_IS_BETTER else abs(own))
     passed = interval[0] > 0 if gate.strict else value >= limit

@@ -6,17 +6,14 @@ that stopped the pipeline goes to data/quarantine; the batches are versioned (`d
 training gets its run in MLflow.
 """
 
-import contextlib
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
 import pandas as pd
 import yaml
 from mlflow.entities import Run
@@ -28,10 +25,9 @@ from ..registry import read_model
 from ..train import score
 from . import decisions, settings, validate
 from .__main__ import TIMES
+from .lock import alone
+from .settings import QUARANTINE
 from .train import FOLDER
-
-QUARANTINE = "data/quarantine"
-LOCK = ".dvc/tmp/retrain.lock"
 
 log = logging.getLogger(__name__)
 
@@ -42,30 +38,14 @@ class QuarantineError(UserError):
     code = 3
 
 
-@contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Hold the project for as long as the block, once whoever holds it is done (or dead)."""
-    (ROOT / LOCK).parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(ROOT / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        log.warning("another run of the pipeline is at work here: waiting until it is done")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def dvc(*arguments: str) -> int:
     """Run DVC with this Python's programs first on the path; returns its exit code."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command = [sys.executable, "-m", "dvc", *arguments]
     environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "true"}
     # What it says on stdout is for those who call it themselves; errors and the stages use stderr.
-    quiet = {"stdout": subprocess.DEVNULL}
-    return subprocess.run(command, cwd=ROOT, env=environment, **quiet).returncode
+    quiet = subprocess.DEVNULL
+    return subprocess.run(command, cwd=ROOT, env=environment, stdout=quiet).returncode
 
 
 def reproduce(params: Params) -> None:
@@ -148,7 +128,7 @@ def record(params: Params, **tags: str) -> Run:
     metrics |= {f"test_{name}": value for name, value in score(model, holdout, params).items()}
     paths = data.batches(params.data)
     run_id = tracking.log_training(
-        model, train, holdout, metrics, paths, params, dvc_model=digest, **tags
+        model, train, holdout, metrics, paths, params, dvc_model=str(digest), **tags
     )
     for file in sorted((ROOT / "reports/challenger").iterdir()):
         client.log_artifact(run_id, str(file), "evaluation/test")

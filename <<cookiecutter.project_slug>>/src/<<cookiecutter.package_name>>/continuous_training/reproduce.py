@@ -57,9 +57,9 @@ def run_in(folder: Path, *command: str) -> None:
     """Run this Python in the folder, on the folder's code; raises UserError if it fails."""
     environment = os.environ | {"PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "true"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    options = {"stdout": subprocess.DEVNULL, "cwd": folder, "env": environment}
-    if subprocess.run([sys.executable, *command], **options).returncode:
-        raise UserError(f"`{' '.join(command[1:3])}` failed in the clean folder: see above")
+    command, quiet = (sys.executable, *command), subprocess.DEVNULL
+    if subprocess.run(command, stdout=quiet, cwd=folder, env=environment).returncode:
+        raise UserError(f"`{' '.join(command[2:4])}` failed in the clean folder: see above")
 
 
 def pull(folder: Path, pointers: list[str]) -> None:

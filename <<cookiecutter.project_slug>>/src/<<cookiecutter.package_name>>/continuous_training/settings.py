@@ -7,6 +7,8 @@ from pydantic import Field
 from .. import params
 from ..params import ROOT, Section
 
+QUARANTINE = "data/quarantine"  # where the batches go that break the schema
+
 
 class Gate(Section):
     holdout: int = Field(14, ge=1)

@@ -11,18 +11,14 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import mlflow
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from .. import data, tracking
+from .. import tracking
 from ..errors import UserError
-from ..evaluate import GREATER_IS_BETTER
 from ..params import ROOT, Params
-from ..registry import load_model
-from ..train import score
-from . import decisions, drift
-from .settings import Degradation, Settings
+from . import decisions
+from .settings import Settings
 
 HELD = "held back"
 EXPERIMENT = "{count} refusals in a row: it takes a new experiment, not more training"
@@ -57,9 +53,13 @@ def ask(
         asked += [Asked(n, False, old) for n in ("schedule", "new_data", "degradation", "drift")]
         return asked
     asked.append(_schedule(rules.schedule, last))
-    before = last.data.tags["judged_run"] if last else champion and champion.run_id
+    before = champion.run_id if champion else None
+    if last is not None:
+        before = last.data.tags["judged_run"]
     asked.append(_new_data(rules.new_data, before, state))
-    for name, of in (("degradation", _degradation), ("drift", _drift)):
+    from . import degradation, drift  # which import much; when nothing is new they are not asked
+
+    for name, of in (("degradation", degradation.asked), ("drift", drift.asked)):
         try:
             fired, reason = of(champion, params, limits)
         except UserError as error:  # a broken batch: the pipeline will put it aside
@@ -123,47 +123,3 @@ def _new_data(on: bool, before: str | None, state: decisions.State) -> Asked:
     return Asked(
         "new_data", on and bool(said), (said or "no batch changed") + ("" if on else " (off)")
     )
-
-
-def _degradation(
-    champion: ModelVersion | None, params: Params, limits: Settings
-) -> tuple[bool, str]:
-    """Score the champion on the batches after those that it was fitted on; its run keeps the values."""
-    rule: Degradation | None = limits.triggers.degradation
-    if champion is None or rule is None:
-        return False, "there is no champion" if rule else "off"
-    run, metric = tracking.find_run(champion.run_id), params.evaluate.metric
-    judged = tracking.find_run(run.data.tags.get("judged_run", champion.run_id))
-    usual = judged.data.metrics[f"test_{metric}"]
-    sign = 1 if metric in GREATER_IS_BETTER else -1
-    limit = usual - sign * rule.tolerance * (1 if sign > 0 else abs(usual))
-    paths = data.batches(params.data)
-    after = [path for path in paths if path.stem > run.data.params["last_batch"]]
-    if not after:
-        return False, "there is no batch after those that the champion was fitted on"
-    model, store, values = load_model(champion, params).model, data.feature_store(params.data), {}
-    for path in after[-rule.batches :]:
-        rows = data.read([path], params.data)
-        if rows[params.data.target].notna().any():
-            rows = data.labelled(rows if store is None else store.add(rows), params)
-            values[path.stem] = score(model, rows, params)
-    for batch, found in values.items():
-        step = tracking.step_of(batch)
-        for name, value in found.items():
-            if value == value:
-                mlflow.MlflowClient().log_metric(run.info.run_id, f"batch_{name}", value, step=step)
-    worse = [batch for batch, found in values.items() if sign * (found[metric] - limit) < 0]
-    said = ", ".join(f"{batch} {found[metric]:.4g}" for batch, found in values.items())
-    said = f"{metric} was {usual:.4g}, may be {limit:.4g}, is {said or 'unknown: no labels'}"
-    return len(worse) >= rule.worse, f"worse in {len(worse)} of {rule.worse} batches: {said}"
-
-
-def _drift(champion: ModelVersion | None, params: Params, limits: Settings) -> tuple[bool, str]:
-    if champion is None:
-        return False, "there is no champion"
-    measured = drift.write(params, limits.drift)
-    if measured["batch"] in measured["reference"]["batches"]:
-        return False, "there is no batch after those that the champion was fitted on"
-    names = [name for name, found in measured["features"].items() if found["drifted"]]
-    said = f"drifted: {', '.join(names)}" if names else "no feature has drifted"
-    return limits.triggers.drift and bool(names), said + ("" if limits.triggers.drift else " (off)")

@@ -8,6 +8,7 @@ may be missing) and, if you add them, `min`, `max` and `values`. A batch that br
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pandera.pandas as pa
@@ -79,7 +80,7 @@ def read(path: Path) -> dict[str, dict]:
 
 def schema(columns: dict[str, dict]) -> pa.DataFrameSchema:
     """The schema for pandera; every column of it must be there, and no other."""
-    rules = {"min": pa.Check.ge, "max": pa.Check.le, "values": pa.Check.isin}
+    rules: dict[str, Any] = {"min": pa.Check.ge, "max": pa.Check.le, "values": pa.Check.isin}
     built = {}
     for column, given in columns.items():
         unknown = set(given) - {"kind", "missing", *rules}

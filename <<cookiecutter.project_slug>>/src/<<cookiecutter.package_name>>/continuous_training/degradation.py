@@ -1,0 +1,42 @@
+"""A trigger: is the champion worse on newer batches than on the rows that it was judged on?"""
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+
+from .. import data, tracking
+from ..evaluate import GREATER_IS_BETTER
+from ..params import Params
+from ..registry import load_model
+from ..train import score
+from .settings import Degradation, Settings
+
+
+def asked(champion: ModelVersion | None, params: Params, limits: Settings) -> tuple[bool, str]:
+    """Score the champion on the batches after those that it was fitted on; its run keeps the values."""
+    rule: Degradation | None = limits.triggers.degradation
+    if champion is None or rule is None:
+        return False, "there is no champion" if rule else "off"
+    run, metric = tracking.find_run(champion.run_id), params.evaluate.metric
+    judged = tracking.find_run(run.data.tags.get("judged_run", champion.run_id))
+    usual = judged.data.metrics[f"test_{metric}"]
+    sign = 1 if metric in GREATER_IS_BETTER else -1
+    limit = usual - sign * rule.tolerance * (1 if sign > 0 else abs(usual))
+    paths = data.batches(params.data)
+    after = [path for path in paths if path.stem > run.data.params["last_batch"]]
+    if not after:
+        return False, "there is no batch after those that the champion was fitted on"
+    model, store, values = load_model(champion, params).model, data.feature_store(params.data), {}
+    for path in after[-rule.batches :]:
+        rows = data.read([path], params.data)
+        if rows[params.data.target].notna().any():
+            rows = data.labelled(rows if store is None else store.add(rows), params)
+            values[path.stem] = score(model, rows, params)
+    for batch, found in values.items():
+        step = tracking.step_of(batch)
+        for name, value in found.items():
+            if value == value:
+                mlflow.MlflowClient().log_metric(run.info.run_id, f"batch_{name}", value, step=step)
+    worse = [batch for batch, found in values.items() if sign * (found[metric] - limit) < 0]
+    said = ", ".join(f"{batch} {found[metric]:.4g}" for batch, found in values.items())
+    said = f"{metric} was {usual:.4g}, may be {limit:.4g}, is {said or 'unknown: no labels'}"
+    return len(worse) >= rule.worse, f"worse in {len(worse)} of {rule.worse} batches: {said}"
