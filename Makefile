@@ -44,8 +44,8 @@ test-all: lint ## the tests, and the long ones
 bench: .venv/ready ## speed and memory, each beside its limit
 	@$(BIN)/python benchmarks/run.py
 
-pins: .venv/ready ## make the exact pins anew from the ranges
-	@$(BIN)/python tools/pins.py
+pins: .venv/ready ## make the exact pins anew from the ranges (KEEP=1: only what is missing)
+	@$(BIN)/python tools/pins.py $(if $(KEEP),--keep)
 
 fresh: .venv/ready ## a project on the newest releases that its ranges allow: lint, tests, loop
 	@$(BIN)/python tools/fresh.py

@@ -54,7 +54,7 @@ def line(name: str, values: list[float]) -> Line:
 def exponent(values: list[float]) -> str:
     """From a + b r^k at r, 10 r, 100 r: (third - first) / (second - first) = 10^k + 1."""
     first, second, third = values
-    if second <= first or third <= second:
+    if second - first < 0.05 * first or third <= second:
         return "none: noise hides it"
     return f"{math.log10((third - second) / (second - first)):.2f}"
 

@@ -58,6 +58,21 @@ LEVELS = {
         "src/PACKAGE/feature_views.py",
         "tests/continuous_training",
     ],
+    2: [
+        ".dockerignore",
+        ".github/workflows/cd.yml",
+        ".github/workflows/ci.yml",
+        ".github/workflows/deploy.yml",
+        ".github/workflows/template.yml",
+        "Dockerfile",
+        "delivery.yaml",
+        "deploy",
+        "make/delivery.mk",
+        "requirements/delivery.txt",
+        "requirements/service.txt",
+        "src/PACKAGE/delivery",
+        "tests/delivery",
+    ],
 }
 
 

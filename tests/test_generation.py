@@ -113,7 +113,7 @@ def check_file(path: Path, name: str) -> None:
         py_compile.compile(str(path), cfile=str(path) + "c", doraise=True)
         Path(str(path) + "c").unlink()
     elif path.suffix in (".yaml", ".yml"):
-        yaml.safe_load(content)
+        assert list(yaml.safe_load_all(content))
     elif path.suffix == ".toml":
         tomllib.loads(content)
     elif path.suffix == ".ipynb":

@@ -76,14 +76,16 @@ class Ran:
 class Team:
     """A repository on a server, a clone of it, and the services around."""
 
-    def __init__(self, folder: Path, environment: Path, uri: str, database: str) -> None:
+    def __init__(
+        self, folder: Path, environment: Path, uri: str, database: str, level: str = "1"
+    ) -> None:
         self.folder, self.uri, self.database = folder, uri, database
         self.environment, self.variables = environment, {}
         for name in ("incoming", "remote", "bin", "months"):
             (folder / name).mkdir()
         (folder / "bin/gh").write_text(GH)
         (folder / "bin/gh").chmod(0o755)
-        self.origin, self.clone = folder / "origin.git", generate(folder, maturity_level="1")
+        self.origin, self.clone = folder / "origin.git", generate(folder, maturity_level=level)
         run("git", "init", "-q", "--bare", "-b", "main", self.origin, cwd=folder)
         self.git("checkout", "-q", "-B", "main")
         self.git("remote", "add", "origin", self.origin)
@@ -118,24 +120,37 @@ class Team:
         for month in months:
             shutil.copy(self.folder / f"months/{month}.parquet", self.folder / "incoming")
 
-    def act(self, event: str, *options: str | Path, artifacts: str = "artifacts") -> Ran:
-        """Run the workflow of the default branch, as the server would."""
+    def act(
+        self,
+        event: str,
+        *options: str | Path,
+        artifacts: str = "artifacts",
+        workflow: str = WORKFLOW,
+        branch: str = "main",
+        **environment: str,
+    ) -> Ran:
+        """Run a workflow of a branch, as the server would."""
         clone = tempfile.mkdtemp(dir=self.folder)
-        self.git("clone", "-q", self.origin, clone)
-        jobs = yaml.safe_load(Path(clone, WORKFLOW).read_text())["jobs"].values()
-        used = {step["uses"] for job in jobs for step in job["steps"] if "uses" in step}
-        command = [BIN / "act", event, "-W", WORKFLOW, "-s", "GITHUB_TOKEN=token", *options]
+        self.git("clone", "-q", "-b", branch, self.origin, clone)
+        used = set()
+        for path in Path(clone, ".github/workflows").iterdir():
+            jobs = yaml.safe_load(path.read_text())["jobs"].values()
+            used |= {
+                step["uses"] for job in jobs for step in job.get("steps", []) if "uses" in step
+            }
+        command = [BIN / "act", event, "-W", workflow, "-s", "GITHUB_TOKEN=token", *options]
         command += ["-P", "ubuntu-24.04=-self-hosted", "--pull=false", "--no-cache-server"]
         command += ["--defaultbranch", "main", "--action-cache-path", self.folder / "runs"]
         for uses in used:
             name = uses.partition("@")[0].partition("/")[2]
+            assert (ACTIONS / name / "action.yml").exists(), f"nothing stands in for {uses}"
             command += ["--local-repository", f"{uses}={ACTIONS / name}"]
         for name, value in self.variables.items():
             command += ["--var", f"{name}={value}"]
         env = {"PATH": f"{self.folder / 'bin'}{os.pathsep}{CLEAN['PATH']}"}
         env |= {"ORIGIN": str(self.origin), "ENVIRONMENT": str(self.environment)}
         env |= {"ARTIFACTS": str(self.folder / artifacts), "CALLS": str(self.folder / "gh.log")}
-        env |= {"GIT_CONFIG_GLOBAL": os.devnull}  # a runner knows no name and e-mail
+        env |= {"GIT_CONFIG_GLOBAL": os.devnull} | environment  # a runner knows no name and e-mail
         to = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         done = subprocess.run([str(word) for word in command], cwd=clone, env=CLEAN | env, **to)
         print(done.stdout)  # pytest shows it if the test fails

@@ -1,4 +1,4 @@
-"""Make the exact pins anew from the ranges: `make pins`.
+"""Make the exact pins anew from the ranges: `make pins`; `make pins KEEP=1` keeps those that are there.
 
 Writes requirements.txt of the template, requirements/*.txt of the project, and the import names that
 a project's package must not have.
@@ -42,7 +42,7 @@ def added(floor: Path, below: Path) -> str:
     return "".join(block for block in blocks[0] if block not in have)
 
 
-def main() -> None:
+def main(keep: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         top = json.loads((TEMPLATE / "cookiecutter.json").read_text())["maturity_level"][-1]
         generate = [BIN / "cookiecutter", TEMPLATE, "--no-input", "-o", folder]
@@ -52,7 +52,8 @@ def main() -> None:
         pins = TEMPLATE / "<<cookiecutter.project_slug>>" / "requirements"
         # One resolution for all levels; a file holds what its level adds to the one below.
         constraints = Path(folder) / "constraints.txt"
-        constraints.write_text(CONSTRAINTS)
+        present = [re.sub(r" *\\\n *--hash=\S+", "", f.read_text()) for f in pins.glob("*.txt")]
+        constraints.write_text(CONSTRAINTS + "".join(present if keep else []))
         groups, compiled = ["--group", "dev"], []
         for floor in FLOORS[: int(top) + 1]:
             groups += ["--group", floor] if compiled else []
@@ -65,9 +66,12 @@ def main() -> None:
         (pins / "experiment.txt").write_text(compiled[0][0].read_text())
         for (below, _), (file, _) in pairwise(compiled):
             (pins / file.name.replace("-", "_")).write_text(added(file, below))
+        service = ["--group", "service", "-c", whole]  # what the image holds
+        uv("pip", "compile", *service, *COMPILE, "-o", pins / "service.txt", cwd=project)
         example = ["--group", "example", "--no-deps"]  # its data files alone are used
         uv("pip", "compile", *example, *COMPILE, "-o", pins / "example.txt", cwd=project)
-        uv("pip", "compile", "-", *COMPILE, "-o", pins / "uv.txt", stdin="uv>=0.11\n")
+        if not keep:
+            uv("pip", "compile", "-", *COMPILE, "-o", pins / "uv.txt", stdin="uv>=0.11\n")
         environment = Path(folder) / "environment"
         uv("venv", "--quiet", environment)
         words = [word for file in sorted(pins.glob("*.txt")) for word in ("-r", file)]
@@ -76,9 +80,9 @@ def main() -> None:
         names |= {"src", "tests", "test", "notebooks", "data", "requirements"}  # the project's own
         text = "\n".join(sorted(names)) + "\n"
         (TEMPLATE / "hooks" / "taken_names.txt").write_text(text, encoding="utf-8")
-    groups = ["--group", "dev"]
-    uv("pip", "compile", *groups, *COMPILE, "-o", TEMPLATE / "requirements.txt")
+    options = [word for word in COMPILE if not (keep and word == "--upgrade")]
+    uv("pip", "compile", "--group", "dev", *options, "-o", TEMPLATE / "requirements.txt")
 
 
 if __name__ == "__main__":
-    main()
+    main(keep="--keep" in sys.argv)

@@ -1,7 +1,6 @@
 """The settings of every step: params.yaml, checked before anything starts."""
 
 import difflib
-import os
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -13,8 +12,6 @@ from .errors import UserError
 
 _SOURCE = Path(__file__).resolve().parents[2]
 ROOT = _SOURCE if (_SOURCE / "params.yaml").exists() else Path.cwd()
-# Where the embedded store is: a deployed release runs in another folder than its project.
-HOME = Path(os.environ.get("PROJECT_HOME") or ROOT)
 
 
 def _name(value: Any) -> Any:

@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline
 from . import data
 from .errors import UserError
 from .features import Kinds
-from .params import HOME, ROOT, Params
+from .params import ROOT, Params
 from .registry import fingerprint, save_options
 
 EXPERIMENT = "<< cookiecutter.project_slug >>"
@@ -50,7 +50,7 @@ def connect(part: str = "") -> mlflow.MlflowClient:
     quiet()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{HOME / 'mlflow.db'}"
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT) + part
     mlflow.set_tracking_uri(uri)
     try:

@@ -18,7 +18,7 @@ import sqlalchemy as sql
 
 from ..errors import UserError
 from ..features import MISSING, Kinds, canonical, kinds
-from ..params import HOME, ROOT, Data
+from ..params import ROOT, Data
 
 FOLDER = "data/feature_store"
 SUMS = ["rows", "total"]  # so far
@@ -133,7 +133,7 @@ class OnlineStore:
     """
 
     def __init__(self, url: str | None = None) -> None:
-        url = url or os.environ.get("FEATURE_STORE_URL") or f"sqlite:///{HOME / 'data/online.db'}"
+        url = url or os.environ.get("FEATURE_STORE_URL") or f"sqlite:///{ROOT / 'data/online.db'}"
         # psycopg 3 is what is installed; SQLAlchemy would look for psycopg2.
         self.engine = sql.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
         self.table = sql.Table(

@@ -1,0 +1,1 @@
+"""The delivery floor: a release is built once and brought through the environments to production."""

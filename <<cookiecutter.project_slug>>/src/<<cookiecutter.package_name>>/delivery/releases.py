@@ -1,0 +1,95 @@
+"""Releases: what is built once and deployed everywhere, named by the digest of its content.
+
+A release holds the package, the settings and the pins: going back brings all of the old one. The target
+`local` runs it from a folder; for Kubernetes the same is in a container image (Dockerfile).
+`python -m << cookiecutter.package_name >> build` builds one, and prints its digest.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from .. import tracking
+from ..errors import UserError
+from ..params import ROOT
+
+PINS = "requirements/service.txt"  # what runs in production, also in the image
+SETTINGS = ("params.yaml", "continuous_training.yaml", "delivery.yaml")
+
+log = logging.getLogger(__name__)
+
+
+def home() -> Path:
+    """Where the target `local` keeps releases and what runs: DELIVERY_HOME, else .delivery."""
+    return Path(os.environ.get("DELIVERY_HOME") or ROOT / ".delivery").resolve()
+
+
+def build() -> str:
+    """A release of the commit that is checked out; returns its digest. Equal commits make equal ones."""
+    commit = tracking.commit()
+    if commit["dirty"] == "true":
+        raise UserError("commit your changes first: a release is built from a commit")
+    home().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home()) as folder:
+        source, place = Path(folder) / "source", Path(folder) / "release"
+        _run("git", "archive", "--format=zip", f"--output={folder}/source.zip", "HEAD", cwd=ROOT)
+        _unpack(Path(folder) / "source.zip", source)
+        when = _run("git", "log", "-1", "--format=%ct", cwd=ROOT).strip()
+        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]
+        _run(*command, cwd=source, SOURCE_DATE_EPOCH=when)
+        _unpack(next(Path(folder).glob("*.whl")), place / "site")
+        for name in SETTINGS:
+            shutil.copy(source / name, place)
+        shutil.copy(source / PINS, place / "requirements.txt")
+        (place / "commit").write_text(commit["commit"] + "\n", encoding="utf-8")
+        total = hashlib.sha256()
+        for path in sorted(p for p in place.rglob("*") if p.is_file()):
+            total.update(path.relative_to(place).as_posix().encode() + b"\0" + path.read_bytes())
+        digest = f"sha256:{total.hexdigest()}"
+        if not path_of(digest).exists():
+            path_of(digest).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(place, path_of(digest))
+    return digest
+
+
+def python(digest: str) -> Path:
+    """The Python of a release, with its pins and nothing else: made when they are first needed."""
+    pins = path_of(digest) / "requirements.txt"
+    folder = home() / "environments" / hashlib.sha256(pins.read_bytes()).hexdigest()[:16]
+    found = folder / "bin/python"
+    if not (folder / "ready").exists():
+        tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        uv = shutil.which("uv", path=tools) or "uv"
+        _run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder), cwd=ROOT)
+        words = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(found)]
+        words += ["--require-hashes", "-r", str(pins)]
+        try:
+            _run(uv, *words, "--offline", cwd=ROOT)
+        except UserError:  # not all of it is in the cache of uv
+            _run(uv, *words, cwd=ROOT)
+        (folder / "ready").touch()
+    return found
+
+
+def _run(*command: str, cwd: Path, **environment: str) -> str:
+    options = {"env": os.environ | environment, "capture_output": True, "text": True}
+    done = subprocess.run(command, cwd=cwd, **options)  # type: ignore[call-overload]
+    if done.returncode:
+        raise UserError(f"the release cannot be built: {done.stdout[-300:]}{done.stderr[-300:]}")
+    return done.stdout
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+
+
+def path_of(digest: str) -> Path:
+    """The folder of a release."""
+    return home() / "releases" / digest.removeprefix("sha256:")

@@ -1,0 +1,68 @@
+"""A small project with a champion, committed, whose environments are free ports of this machine."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from << cookiecutter.package_name >>.delivery import checks, compare, deploy, releases, settings, targets
+from << cookiecutter.package_name >>.params import ROOT
+
+CODE = ("src", "pyproject.toml", "README.md", "requirements/service.txt", ".gitignore")
+CODE += ("continuous_training.yaml", *(path.name for path in ROOT.glob("LICENSE")))
+MODULES = (checks, compare, deploy, releases, settings, targets)  # those that know ROOT
+
+
+def git(folder: Path, *arguments: str) -> None:
+    who = {
+        f"GIT_{role}_{key}": "test" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")
+    }
+    command = ["git", "-C", str(folder), "-c", "core.hooksPath=", *arguments]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | who)
+
+
+def commit_all(root: Path) -> None:
+    git(root, "add", "--all")
+    git(root, "commit", "-q", "--allow-empty", "-m", "test: a state to release")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def commit(released: Path) -> Callable[[], None]:
+    return lambda: commit_all(released)
+
+
+@pytest.fixture(scope="module")
+def released(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Its root; what it deployed is stopped in the end."""
+    for name in CODE:
+        (trained / name).parent.mkdir(exist_ok=True)
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        if not (trained / name).exists():
+            copy(ROOT / name, trained / name)
+    about = yaml.safe_load((ROOT / "delivery.yaml").read_text(encoding="utf-8"))
+    about["environments"] = {
+        name: {"target": "local", "port": free_port()} for name in ("dev", "staging")
+    }
+    about["checks"] |= {"requests": 40, "p99": 5000, "ready": 120}
+    (trained / "delivery.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
+    git(trained, "init", "-q")
+    commit_all(trained)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DELIVERY_HOME", str(tmp_path_factory.mktemp("home")))
+        for module in MODULES:
+            if hasattr(module, "ROOT"):
+                patch.setattr(module, "ROOT", trained)
+        yield trained
+        for name in about["environments"]:
+            targets.of(name, settings.load()).stop()

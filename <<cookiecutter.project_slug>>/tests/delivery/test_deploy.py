@@ -1,0 +1,140 @@
+"""Deployment to this machine: no request is missed, and what fails a check goes back by itself."""
+
+import json
+import threading
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+
+from << cookiecutter.package_name >> import tracking
+from << cookiecutter.package_name >>.__main__ import main
+from << cookiecutter.package_name >>.delivery import checks, releases, settings, targets
+from << cookiecutter.package_name >>.registry import find_version
+
+
+def url(env: str = "dev") -> str:
+    return targets.of(env, settings.load()).url
+
+
+def alias(name: str, params) -> str | None:
+    found = find_version(tracking.connect(), params.register_.name, name)
+    return str(found.version) if found else None
+
+
+def report(root: Path, env: str = "dev") -> dict:
+    return json.loads((root / f"reports/deployment-{env}.json").read_text(encoding="utf-8"))
+
+
+def test_the_same_commit_makes_the_same_release(released):
+    assert releases.build() == releases.build()
+
+
+def test_changes_that_are_not_committed_are_not_released(released, capsys):
+    path = released / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
+    assert main(["build"]) == 1
+    assert "commit your changes first" in capsys.readouterr().err
+    path.write_text(text, encoding="utf-8")
+
+
+def test_a_release_goes_to_dev_first(released, capsys):
+    assert main(["deploy", "--env", "staging"]) == 1
+    assert "nothing runs in dev" in capsys.readouterr().err
+    assert main(["deploy", "--env", "moon"]) == 1
+    assert "no environment moon: there are dev, staging" in capsys.readouterr().err
+
+
+def test_a_first_release_that_fails_leaves_nothing(released, params, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            checks, "predict", lambda model, rows: np.zeros(5)
+        )  # what batch scoring would say
+        assert main(["deploy", "--env", "dev"]) == 1
+    assert "online and batch predictions differ" in capsys.readouterr().err
+    assert report(released)["decision"] == "rolled back"
+    assert alias("dev", params) is None
+    assert targets.ready(url()) == {}
+
+
+def test_releases_follow_each_other_without_a_gap(released, params, commit):
+    assert main(["deploy", "--env", "dev"]) == 0
+    first = targets.ready(url())
+    assert (alias("dev", params), str(first["version"])) == ("1", "1")
+    commit()
+    stop, failed, done = threading.Event(), [], []
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                done.append(httpx.get(f"{url()}/ready", timeout=10).raise_for_status())
+            except httpx.HTTPError as error:
+                failed.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        assert main(["deploy", "--env", "dev"]) == 0
+    finally:
+        stop.set()
+        asking.join()
+    second = targets.ready(url())
+    assert second["image"] != first["image"]
+    assert not failed, failed[:3]
+    assert len(done) > 100
+    assert main(["deploy", "--env", "staging"]) == 0
+    assert targets.ready(url("staging"))["image"] == second["image"]
+    assert report(released, "staging")["code"] == second["code"]
+
+
+def test_what_fails_its_checks_goes_back(released, params, commit, capsys):
+    """A release that answers otherwise than batch, one that is slow, one that does not start."""
+    before = targets.ready(url())
+    service = released / "src" / settings.__package__.replace(".", "/") / "service.py"
+    code, limits = service.read_text(encoding="utf-8"), released / "delivery.yaml"
+    for old, new, why in [
+        (
+            "found.tolist()",
+            "(found + 0.01).tolist()",
+            "online and batch predictions differ",
+        ),
+        ("found.tolist()", "found.tolist()[1:]", "online and batch predictions differ"),
+        ("def run(", "1 / 0\n\n\ndef run(", "is not ready"),
+    ]:
+        assert old in code
+        service.write_text(code.replace(old, new), encoding="utf-8")
+        commit()
+        assert main(["deploy", "--env", "dev"]) == 1
+        said = capsys.readouterr().err
+        assert why in said
+        assert "rolled back to version 1" in said
+    service.write_text(code, encoding="utf-8")
+    settled = limits.read_text(encoding="utf-8")
+    strict = yaml.safe_load(settled)
+    strict["checks"]["p99"] = 0.001
+    limits.write_text(yaml.safe_dump(strict), encoding="utf-8")
+    commit()
+    assert main(["deploy", "--env", "dev"]) == 1
+    assert "load check: 40 requests, p99" in capsys.readouterr().err
+    limits.write_text(settled, encoding="utf-8")
+    commit()
+    assert targets.ready(url())["image"] == before["image"]
+    assert alias("dev", params) == "1"
+    assert report(released)["decision"] == "rolled back"
+
+
+def test_a_version_or_release_that_is_not_there_changes_nothing(released, params, capsys):
+    before = targets.ready(url())
+    assert main(["deploy", "--env", "dev", "--version", "99"]) == 1
+    assert "no version of" in capsys.readouterr().err
+    assert main(["deploy", "--env", "dev", "--image", "sha256:0"]) == 1
+    assert "run the step `build`" in capsys.readouterr().err
+    assert targets.ready(url()) | {"pid": 0} == before | {"pid": 0}
+
+
+def test_stop(released):
+    assert main(["deploy", "--env", "staging", "--stop"]) == 0
+    assert targets.ready(url("staging")) == {}

@@ -1,0 +1,153 @@
+"""What delivery ships beside code: Kubernetes manifests, the image."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import urllib.parse
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import BIN, IDENTITY, TEMPLATE, free_port, generate, run
+from test_stores import postgres
+
+ENVIRONMENTS = ("dev", "staging", "production")
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
+# As kubectl, but for the cluster: what is applied is kept in a file, rendered by the real one.
+KUBECTL = """#!/bin/sh
+echo "$*" >> "$STATE/calls"
+shift 2 # the context
+case "$1" in
+  apply) {kubectl} kustomize "$3" > "$STATE/applied" ;;
+  get) test ! -e "$STATE/applied" || {python} -c "import json, sys, yaml
+print(json.dumps({{'items': list(yaml.safe_load_all(open(sys.argv[1])))}}))" "$STATE/applied" ;;
+  rollout) test ! -e "$STATE/stuck" || {{ echo "timed out" >&2; exit 1; }} ;;
+  delete) rm -f "$STATE/applied" ;;
+esac
+"""
+ROLL_OUT = """
+from flight_delays.delivery import settings, targets
+target = targets.of("production", settings.load())
+print(target.current())
+for release in [("sha256:" + "a" * 64, "3"), ("sha256:" + "b" * 64, "4")]:
+    target.roll_out(targets.Release(*release), 60)
+    print(tuple(target.current()) == release)
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generate(tmp_path_factory.mktemp("level-2"), maturity_level="2")
+
+
+@needs_kubectl
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_manifests_are_valid_and_careful(project, name, tmp_path):
+    rendered = run("kubectl", "kustomize", f"deploy/{name}", cwd=project).stdout
+    (tmp_path / "all.yaml").write_text(rendered)
+    run(BIN / "kubernetes-validate", "--strict", tmp_path / "all.yaml", cwd=project)
+    found = {document["kind"]: document for document in yaml.safe_load_all(rendered)}
+    assert {d["metadata"]["namespace"] for d in found.values()} == {f"flight-delays-{name}"}
+    pod = found["Deployment"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
+    assert {"requests", "limits"} == container["resources"].keys()
+    assert pod["spec"]["securityContext"]["runAsNonRoot"]
+    assert not pod["spec"]["automountServiceAccountToken"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert not container["securityContext"]["allowPrivilegeEscalation"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    labels = pod["metadata"]["labels"]
+    assert found["Service"]["spec"]["selector"] == labels
+    assert found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    config = container["envFrom"][0]["configMapRef"]["name"]
+    assert found["ConfigMap"]["metadata"]["name"] == config
+    assert found["ConfigMap"]["data"]["ENVIRONMENT"] == name
+    least = found["HorizontalPodAutoscaler"]["spec"]["minReplicas"]
+    assert least == (3 if name == "production" else 1)
+
+
+@needs_kubectl
+@pytest.mark.slow
+def test_kubernetes_gets_digest_and_version(project, environment, tmp_path):
+    """What is applied names them, and what is read back is the same; no file is left."""
+    about = yaml.safe_load((project / "delivery.yaml").read_text())
+    where = {"target": "kubernetes", "url": "http://localhost:1", "context": "there"}
+    about |= {"image": "registry.example/flight-delays", "environments": {"production": where}}
+    (project / "delivery.yaml").write_text(yaml.safe_dump(about))
+    kubectl = tmp_path / "kubectl"
+    real = shutil.which("kubectl")
+    kubectl.write_text(KUBECTL.format(kubectl=real, python=environment / "bin/python"))
+    kubectl.chmod(0o755)
+    env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "STATE": str(tmp_path)}
+    env |= {"PYTHONPATH": str(project / "src")}
+    python = environment / "bin/python"
+    done = run(python, "-c", ROLL_OUT, cwd=project, **env)
+    assert done.stdout.split() == ["None", "True", "True"]
+    applied = list(yaml.safe_load_all((tmp_path / "applied").read_text()))
+    (pod,) = [d["spec"]["template"] for d in applied if d["kind"] == "Deployment"]
+    image = f"registry.example/flight-delays@sha256:{'b' * 64}"
+    assert pod["spec"]["containers"][0]["image"] == image
+    assert pod["metadata"]["annotations"] == {"model-version": "4"}
+    calls = (tmp_path / "calls").read_text()
+    assert "--context there rollout status deployment/service --timeout=60s" in calls
+    assert sorted(p.name for p in (project / "deploy").iterdir()) == sorted(["base", *ENVIRONMENTS])
+    (tmp_path / "stuck").touch()
+    assert (
+        "kubectl rollout: timed out"
+        in run(python, "-c", ROLL_OUT, cwd=project, check=False, **env).stderr
+    )
+
+
+def test_the_dockerfile_is_clean(project):
+    run(BIN / "hadolint", "--no-color", "Dockerfile", cwd=project)
+    copied = (project / ".dockerignore").read_text().splitlines()
+    for line in (project / "Dockerfile").read_text().splitlines():
+        if line.startswith("COPY ") and "--from" not in line:
+            for source in line.split()[1:-1]:
+                top = source.split("/")[0].replace("[E]", "E")
+                assert f"!{top}" in copied, source
+                assert (project / source.replace("[E]", "E")).exists(), source
+
+
+@pytest.mark.slow
+def test_the_sbom_is_of_the_image(project, environment):
+    command = [environment / "bin/cyclonedx-py", "requirements", "requirements/service.txt"]
+    bill = json.loads(run(*command, cwd=project).stdout)
+    pins = (project / "requirements/service.txt").read_text()
+    for part in bill["components"]:
+        assert f"{part['name']}=={part['version']}" in pins
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_everything_on_one_host(make_project, batches, environment, tmp_path):
+    """The commands of docs/one-host.md, one after the other."""
+    project = make_project(maturity_level="2")
+    shutil.copytree(batches, project / "data/raw")
+    about = yaml.safe_load((project / "delivery.yaml").read_text())
+    for where in about["environments"].values():
+        where["port"] = free_port()
+    (project / "delivery.yaml").write_text(yaml.safe_dump(about))
+    git = {"cwd": project, **IDENTITY}
+    run("git", "commit", "-q", "--all", "--no-verify", "-m", "chore: ports", **git)
+    page = (TEMPLATE / "docs/one-host.md").read_text()
+    script = "\n".join(re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S))
+    (tmp_path / "store").mkdir()
+    with postgres(tmp_path) as database:
+        parts = urllib.parse.urlsplit(database)
+        env = {"PGHOST": "127.0.0.1", "PGPORT": str(parts.port), "PGUSER": "mlflow"}
+        env |= {"LADDER_PASSWORD": "for-the-test", "LADDER_STORE": str(tmp_path / "store")}
+        env |= {"LADDER_MLFLOW": str(free_port())} | IDENTITY
+        env["LADDER_SERVICE"] = str(about["environments"]["production"]["port"])
+        try:
+            done = run("bash", "-euo", "pipefail", "-c", script, cwd=project, **env)
+            served = json.loads(done.stdout.splitlines()[-1])
+            assert (served["version"], served["model"]) == (1, "flight-delays")
+            assert any((tmp_path / "store").rglob("model.skops"))
+        finally:
+            for name in ENVIRONMENTS:
+                run("make", "deploy", f"ENV={name}", "STOP=1", cwd=project, check=False)
+            os.kill(int((project / "mlflow.pid").read_text()), signal.SIGTERM)

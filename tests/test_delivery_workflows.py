@@ -1,0 +1,275 @@
+"""The workflows of delivery, executed by act: pull requests, releases, a rollback.
+
+Real are the workflows, git, DVC, MLflow on PostgreSQL, and the services that are deployed; a small
+server answers for the database of advisories. The tests run in their order.
+"""
+
+import json
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from conftest import free_port
+from test_stores import mlflow_server, postgres
+from test_workflows import Ran, Team
+
+pytestmark = pytest.mark.slow  # a story, test by test: one process runs them, in their order
+CI, CD = ".github/workflows/ci.yml", ".github/workflows/cd.yml"
+ENVIRONMENTS = ("dev", "staging", "production")
+SECRET = "aws_secret = " + "AKIA" + "IOSFODNN7" + "EXAMPLX"  # no real one
+QUICK = {"PYTEST_ADDOPTS": "tests/test_model.py"}  # all of them run in test_project.py
+GH = """#!/bin/sh
+printf '%s\\n' "$*" >> "$CALLS"
+case "$*" in *environments/production*) echo "${{REVIEWERS:-0}}";; esac
+"""
+
+
+class Delivery(Team):
+    """A team with environments, and a first champion."""
+
+    def __init__(self, folder: Path, environment: Path, uri: str, database: str, osv: str) -> None:
+        super().__init__(folder, environment, uri, database, level="2")
+        (folder / "bin/gh").write_text(GH.replace("{{", "{").replace("}}", "}"))
+        self.ports = {name: free_port() for name in ENVIRONMENTS}
+        self.reviewers, self.osv = "0", osv
+        self.variables = {"MLFLOW_TRACKING_URI": uri, "DELIVERY_HOME": str(folder / "home")}
+        raw = self.clone / "data/raw"
+        raw.mkdir(parents=True)
+        for month in ("2013-01", "2013-02", "2013-03"):
+            shutil.copy(folder / f"months/{month}.parquet", raw)
+        self.dvc("remote", "add", "-q", "-d", "storage", folder / "remote", cwd=self.clone)
+        about = yaml.safe_load((self.clone / "delivery.yaml").read_text())
+        about["environments"] = {
+            name: {"target": "local", "port": port} for name, port in self.ports.items()
+        }
+        about["checks"] |= {"p99": 5000, "ready": 120, "requests": 50}
+        (self.clone / "delivery.yaml").write_text(yaml.safe_dump(about))
+        self.change(params={"model": {"arguments": {"max_iter": 30}}})
+        self.step("retrain")
+        self.dvc("push", "-q", cwd=self.clone)
+        self.git("add", "--all")
+        self.change()
+
+    def step(self, *words: str) -> None:
+        """A step of the clone's package, against the server."""
+        code = f"import os; os.environ['MLFLOW_TRACKING_URI'] = {self.uri!r}\n"
+        code += f"from flight_delays.__main__ import main; assert main({list(words)!r}) == 0"
+        self.python(self.clone, code)
+
+    def workflow(
+        self, path: str, event: str, *options: str | Path, branch: str = "main", **env: str
+    ) -> Ran:
+        env = QUICK | {"MYPY_CACHE_DIR": str(self.folder / "mypy")} | env
+        for name, value in (env | {"AUDIT": f"-s osv --osv-url {self.osv}"}).items():
+            options += ("--env", f"{name}={value}")
+        return self.act(event, *options, workflow=path, branch=branch, REVIEWERS=self.reviewers)
+
+    def commit(self, file: str, old: str, new: str, branch: str = "main") -> None:
+        """A commit of a branch that replaces something in a file."""
+        self.git("fetch", "-q", "origin")
+        self.git("checkout", "-q", "-B", branch, "origin/main")
+        path = self.clone / file
+        text = path.read_text()
+        assert old in text, (file, old)
+        path.write_text(text.replace(old, new, 1))
+        self.git("commit", "-q", "--all", "--no-verify", "-m", f"feat: {file}")
+        self.git("push", "-q", "-f", "origin", branch)
+
+    def answers(self, name: str) -> dict:
+        """What an environment's service says of itself; nothing if it is not there."""
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.ports[name]}/ready").json()
+        except httpx.HTTPError:
+            return {}
+
+    def images(self) -> list[str | None]:
+        """The digests of dev, staging and production."""
+        return [self.answers(name).get("image") for name in ENVIRONMENTS]
+
+    def dispatch(self, **inputs: str) -> Ran:
+        given = [word for key, value in inputs.items() for word in ("--input", f"{key}={value}")]
+        return self.workflow(CD, "workflow_dispatch", *given)
+
+
+@pytest.fixture(scope="module")
+def osv() -> Iterator[HTTPServer]:
+    """A server in place of OSV's: scikit-learn has an advisory if `vulnerable` is set."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            found = {}
+            if server.vulnerable and asked["package"]["name"] == "scikit-learn":
+                found = {"vulns": [{"id": "TEST-1", "affected": [], "summary": "for the test"}]}
+            body = json.dumps(found).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    server.vulnerable = False
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory, environment: Path, osv: HTTPServer) -> Iterator[Delivery]:
+    folder = tmp_path_factory.mktemp("delivery")
+    url = f"http://127.0.0.1:{osv.server_port}/v1/query"
+    with postgres(folder) as database, mlflow_server(folder, environment, database) as uri:
+        team = Delivery(folder, environment, uri, database, url)
+        yield team
+        for name in ENVIRONMENTS:
+            stop = f"import os; os.environ['DELIVERY_HOME'] = {str(folder / 'home')!r}\n"
+            stop += "from flight_delays.__main__ import main;"
+            stop += f"main(['deploy', '--env', {name!r}, '--stop'])"
+            team.python(team.clone, stop)
+
+
+def test_a_pull_request_learns_what_it_does_to_the_metrics(team):
+    """It is green, and the summary compares: fewer trees are worse."""
+    base = team.main()
+    team.commit("params.yaml", "max_iter: 30", "max_iter: 3", branch="worse")
+    event = team.folder / "event.json"
+    event.write_text(json.dumps({"pull_request": {"base": {"sha": base}}}))
+    ran = team.workflow(CI, "pull_request", "-e", event, branch="worse")
+    assert ran.code == 0
+    (row,) = [line for line in ran.summary.splitlines() if "**roc_auc**" in line]
+    before, now, change = (float(cell) for cell in row.split("|")[2:5])
+    assert before > now
+    assert change == pytest.approx(now - before, abs=2e-4)
+    (bill,) = team.folder.glob("artifacts/sbom/reports/sbom.json")
+    names = {part["name"] for part in json.loads(bill.read_text())["components"]}
+    assert {"scikit-learn", "mlflow-skinny"} <= names
+    assert "jupyterlab" not in names
+
+
+@pytest.mark.parametrize(
+    ("job", "file", "old", "new", "step"),
+    [
+        (
+            "lint",
+            "src/flight_delays/train.py",
+            "import logging\n",
+            "import logging\nimport os\n",
+            "lint",
+        ),
+        (
+            "lint",
+            "src/flight_delays/train.py",
+            "    return build(X",
+            "    return 1 + build(X",
+            "types",
+        ),
+        ("lint", "params.yaml", "seed: 0", f"seed: 0 # {SECRET}", "secrets"),
+        ("test", "tests/test_model.py", "assert ", "assert not ", "test"),
+        ("test", "notebooks/01-explore.ipynb", "import pandas", "import no_such_module", "test"),
+    ],
+    ids=["lint", "type", "secret", "test", "notebook"],
+)
+def test_ci_is_red(team, job, file, old, new, step):
+    team.commit(file, old, new, branch="red")
+    options = {"PYTEST_ADDOPTS": "tests/test_notebooks.py"} if "notebook" in file else QUICK
+    ran = team.workflow(CI, "push", "-j", job, branch="red", **options)
+    assert ran.code == 1
+    assert f"Failure - Main make {step}" in ran.log
+
+
+def test_the_one_check_is_red_if_any_job_is(team, osv):
+    osv.vulnerable = True
+    ran = team.workflow(CI, "push")
+    osv.vulnerable = False
+    assert ran.code == 1
+    assert "TEST-1" in ran.log
+    assert "Failure - Main make audit" in ran.log
+    assert re.search(r"ci/pass.*Job failed", ran.log)
+
+
+def test_without_settings_nothing_is_released(team):
+    home = team.variables.pop("DELIVERY_HOME")
+    ran = team.workflow(CD, "push")
+    assert ran.code == 1
+    assert "set the variables DEPLOY_RUNNER" in ran.title
+    team.variables["DELIVERY_HOME"] = home
+    tracking = team.variables.pop("MLFLOW_TRACKING_URI")
+    assert "MLFLOW_TRACKING_URI is missing" in team.workflow(CD, "push").title
+    team.variables["MLFLOW_TRACKING_URI"] = tracking
+
+
+def test_a_push_is_built_once_for_dev_and_staging(team):
+    """Production waits for a person, who must name what is to be deployed."""
+    ran = team.workflow(CD, "push")
+    assert ran.code == 0
+    assert re.findall(r"# deployed: (\w+), version 1", ran.summary) == ["dev", "staging"]
+    dev, staging, production = team.images()
+    assert dev == staging
+    assert production is None
+    assert team.answers("dev")["code"] == team.main()
+    assert team.version("dev")[""] == team.version("staging")[""] == "1"
+    for inputs in ({}, {"digest": dev}, {"version": "1"}, {"digest": "latest", "version": "1"}):
+        ran = team.dispatch(environment="production", **inputs)
+        assert ran.code == 1
+        assert "nobody approves production: name digest and version" in ran.title
+    assert team.images() == [dev, staging, None]
+
+
+def test_a_person_brings_it_to_production(team):
+    """Then the branch that continuous training runs is that commit."""
+    digest = team.images()[1]
+    ran = team.dispatch(environment="production", digest=digest, version="1")
+    assert (ran.code, ran.title) == (0, "# deployed: production, version 1")
+    assert team.images() == [digest] * 3
+    assert team.git("rev-parse", "production", cwd=team.origin) == team.main()
+
+
+def test_a_release_that_fails_in_staging_never_comes_to_production(team):
+    old = team.images()
+    bad = '(found + ("staging" in __import__("sys").argv)).tolist()'
+    service = "src/flight_delays/delivery/service.py"
+    team.commit(service, "found.tolist()", bad)
+    ran = team.workflow(CD, "push")
+    assert ran.code == 1
+    assert re.findall(r"# (\w+ ?\w*): (dev|staging|production)", ran.summary) == [
+        ("deployed", "dev"),
+        ("rolled back", "staging"),
+    ]
+    assert "online and batch predictions differ" in ran.summary
+    dev, staging, production = team.images()
+    assert (staging, production) == (old[1], old[2])
+    assert dev != old[0]
+    team.commit(service, bad, "found.tolist()")
+
+
+def test_reviewers_let_it_pass(team):
+    """With `approval: reviewers` an environment that nobody protects stops everything."""
+    old = team.images()[2]
+    team.commit("delivery.yaml", "approval: dispatch", "approval: reviewers")
+    ran = team.workflow(CD, "push")
+    assert ran.code == 1
+    assert "the environment has no required reviewers" in ran.summary.replace("\n", " ")
+    assert team.images()[2] == old
+    team.reviewers = "1"
+    ran = team.workflow(CD, "push")
+    assert ran.code == 0
+    assert re.findall(r"# deployed: (\w+)", ran.summary) == list(ENVIRONMENTS)
+    new = team.images()
+    assert set(new) == {new[0]} != {old}
+    assert team.git("rev-parse", "production", cwd=team.origin) == team.main()
+    ran = team.dispatch(environment="production", digest=old, version="1")
+    assert (ran.code, ran.title) == (0, "# deployed: production, version 1")
+    assert team.images() == [new[0], new[1], old]
+    assert team.git("rev-parse", "production", cwd=team.origin) != team.main()
