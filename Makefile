@@ -5,6 +5,8 @@ LEVEL ?= 0
 UNTIL ?= 2013-12
 DEMO ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlops-ladder/demo
 WORKERS ?= 2
+# Each of these is a story, told in its order.
+STORIES := tests/test_workflows.py tests/test_delivery_workflows.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-all bench pins fresh lint format
@@ -34,12 +36,12 @@ check: lint ## the quick tests: about a minute
 	@$(BIN)/pytest -n $(WORKERS) -m "not slow" tests/test_generation.py tests/test_repository.py
 
 test: lint ## the tests
-	@$(BIN)/pytest -n $(WORKERS) -m "not nightly" --ignore tests/test_workflows.py
-	@$(BIN)/pytest -m "not nightly" tests/test_workflows.py
+	@$(BIN)/pytest -n $(WORKERS) -m "not nightly" $(addprefix --ignore ,$(STORIES))
+	@$(BIN)/pytest -n $(WORKERS) -m "not nightly" --dist loadfile $(STORIES)
 
 test-all: lint ## the tests, and the long ones
-	@$(BIN)/pytest -n $(WORKERS) --ignore tests/test_workflows.py
-	@$(BIN)/pytest tests/test_workflows.py
+	@$(BIN)/pytest -n $(WORKERS) $(addprefix --ignore ,$(STORIES))
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(STORIES)
 
 bench: .venv/ready ## speed and memory, each beside its limit
 	@$(BIN)/python benchmarks/run.py

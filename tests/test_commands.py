@@ -1,6 +1,7 @@
 """A generated project's own commands, as its README gives them to a newcomer."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -10,13 +11,36 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import BATCHES, CLEAN, IDENTITY, SOURCE, TEMPLATE, attach, free_port, generate, run
+from conftest import (
+    BATCHES,
+    CACHE,
+    CLEAN,
+    IDENTITY,
+    SOURCE,
+    TEMPLATE,
+    attach,
+    free_port,
+    generate,
+    run,
+)
 
 pytestmark = pytest.mark.slow
-PROJECTS = [(task, level) for level in "01" for task in ("classification", "regression")]
+CHOSEN = [("classification", "0"), ("regression", "1"), ("classification", "2")]
+OTHERS = [("regression", "0"), ("classification", "1"), ("regression", "2")]
+PROJECTS = CHOSEN + [pytest.param(other, marks=pytest.mark.nightly) for other in OTHERS]
+
+
+@contextlib.contextmanager
+def default_ports() -> Iterator[None]:
+    """Those of delivery.yaml are one test's at a time."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / "ports.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def commands(readme: Path) -> list[str]:
@@ -36,8 +60,9 @@ def test_readme_word_for_word(project):
     """Every command of the README runs, in its order; what it promises is there afterwards."""
     lines = commands(project / "README.md")
     assert lines[0] == "make setup"
-    for line in lines[1:]:
-        run("bash", "-ec", line, cwd=project, **IDENTITY)
+    with default_ports():
+        for line in lines[1:]:
+            run("bash", "-ec", line, cwd=project, **IDENTITY)
     for file in ("reports/model-card-v1.md", "reports/calibration.png", "mlflow.db"):
         assert (project / file).exists(), file
     assert list((project / "predictions").iterdir())
@@ -239,6 +264,7 @@ rows.to_json("rows.json", orient="split", index=False, date_format="iso")
 FOUND = {
     "0": ("reports/model-card-v1.md", "reports/calibration.png", "predictions/2013-04.parquet"),
     "1": ("reports/decision.md", "reports/drift.html", "data/quarantine/", "dvc.yaml"),
+    "2": ("reports/deployment-production.md", "reports/deployment-dev.md", "delivery.yaml"),
 }
 
 
@@ -246,7 +272,8 @@ FOUND = {
 def test_the_demo(level, tmp_path):
     """`make demo` makes a project and runs its loop; a demo that was edited is not deleted."""
     demo = ("make", "demo", f"LEVEL={level}", f"DEMO={tmp_path}/demo", "UNTIL=2013-05")
-    done = run(*demo, cwd=TEMPLATE)
+    with default_ports():
+        done = run(*demo, cwd=TEMPLATE)
     project = tmp_path / f"demo/level-{level}/flight-delays"
     for file in (*FOUND[level], "README.md"):
         assert file in done.stdout
@@ -258,6 +285,11 @@ def test_the_demo(level, tmp_path):
         assert decisions[0] == "promoted"
         assert decisions[2] == "quarantined"
         assert len(decisions) == 4  # the first model; April; May, broken and whole
+    if level == "2":
+        dev, production = ((project / file).read_text() for file in reversed(FOUND["2"][:2]))
+        assert dev.startswith("# rolled back: dev, version 1")
+        assert production.startswith("# deployed: production, version 1")
+        assert '{"version":1,"image":"sha256:' in done.stdout
     (project / "mine.txt").write_text("keep me")
     refused = run(*demo, cwd=TEMPLATE, check=False)
     assert refused.returncode

@@ -47,7 +47,9 @@ def gate(project) -> dict:
     return json.loads((project / "reports/gate.json").read_text())
 
 
-@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize(
+    "task", ["classification", pytest.param("regression", marks=pytest.mark.nightly)]
+)
 def test_the_champion_of_level_0_is_the_first_to_beat(task, make_project, batches):
     """After the climb runs, models and aliases are there; a worse challenger is refused for it."""
     project = make_project(task=task)

@@ -22,7 +22,7 @@ from test_workflows import Ran, Team
 pytestmark = pytest.mark.slow  # a story, test by test: one process runs them, in their order
 CI, CD = ".github/workflows/ci.yml", ".github/workflows/cd.yml"
 ENVIRONMENTS = ("dev", "staging", "production")
-SECRET = "aws_secret = " + "AKIA" + "IOSFODNN7" + "EXAMPLX"  # no real one
+SECRET = "AKIA" + "IOSFODNN7" + "EXAMPLX"  # no real one
 QUICK = {"PYTEST_ADDOPTS": "tests/test_model.py"}  # all of them run in test_project.py
 GH = """#!/bin/sh
 printf '%s\\n' "$*" >> "$CALLS"
@@ -50,7 +50,9 @@ class Delivery(Team):
         }
         about["checks"] |= {"p99": 5000, "ready": 120, "requests": 50}
         (self.clone / "delivery.yaml").write_text(yaml.safe_dump(about))
-        self.change(params={"model": {"arguments": {"max_iter": 30}}})
+        settings = self.clone / "params.yaml"
+        settings.write_text(settings.read_text().replace("max_iter: 100", "max_iter: 30"))
+        self.change()
         self.step("retrain")
         self.dvc("push", "-q", cwd=self.clone)
         self.git("add", "--all")
@@ -170,12 +172,18 @@ def test_a_pull_request_learns_what_it_does_to_the_metrics(team):
         ),
         (
             "lint",
-            "src/flight_delays/train.py",
-            "    return build(X",
-            "    return 1 + build(X",
+            "src/flight_delays/delivery/settings.py",
+            "return names[place - 1] if place else None",
+            "return place",
             "types",
         ),
-        ("lint", "params.yaml", "seed: 0", f"seed: 0 # {SECRET}", "secrets"),
+        (
+            "lint",
+            "src/flight_delays/train.py",
+            "\nlog =",
+            f'\nKEY = "{SECRET}"\n\nlog =',
+            "secrets",
+        ),
         ("test", "tests/test_model.py", "assert ", "assert not ", "test"),
         ("test", "notebooks/01-explore.ipynb", "import pandas", "import no_such_module", "test"),
     ],
@@ -238,9 +246,10 @@ def test_a_person_brings_it_to_production(team):
 
 def test_a_release_that_fails_in_staging_never_comes_to_production(team):
     old = team.images()
-    bad = '(found + ("staging" in __import__("sys").argv)).tolist()'
+    good = '        return {"version"'
+    bad = f'        found = found + ("staging" in __import__("sys").argv)\n{good}'
     service = "src/flight_delays/delivery/service.py"
-    team.commit(service, "found.tolist()", bad)
+    team.commit(service, good, bad)
     ran = team.workflow(CD, "push")
     assert ran.code == 1
     assert re.findall(r"# (\w+ ?\w*): (dev|staging|production)", ran.summary) == [
@@ -251,7 +260,7 @@ def test_a_release_that_fails_in_staging_never_comes_to_production(team):
     dev, staging, production = team.images()
     assert (staging, production) == (old[1], old[2])
     assert dev != old[0]
-    team.commit(service, bad, "found.tolist()")
+    team.commit(service, bad, good)
 
 
 def test_reviewers_let_it_pass(team):
@@ -260,7 +269,7 @@ def test_reviewers_let_it_pass(team):
     team.commit("delivery.yaml", "approval: dispatch", "approval: reviewers")
     ran = team.workflow(CD, "push")
     assert ran.code == 1
-    assert "the environment has no required reviewers" in ran.summary.replace("\n", " ")
+    assert "the environment has no required reviewers" in ran.title
     assert team.images()[2] == old
     team.reviewers = "1"
     ran = team.workflow(CD, "push")

@@ -44,6 +44,7 @@ def arrive(month: str, change: str = "pass") -> list[str]:
     return python(code + f"{change}; f.to_parquet('../incoming/{month}.parquet')")
 
 
+SERVICE = "src/flight_delays/delivery/service.py"
 RETRAIN = [".venv/bin/python", "-m", "flight_delays", "retrain"]  # make has exit codes of its own
 FIRST = [
     ("set up the tested environment", ["make", "setup"]),
@@ -84,6 +85,36 @@ LOOP = {
             commit("chore: schema and pipeline state"),
         ),
         ("retrain: the first model needs no champion to beat", RETRAIN),
+    ],
+    "2": [
+        *FIRST,
+        (
+            "run the pipeline on January to March; commit its state",
+            ["make", "pipeline"],
+            commit("chore: schema and pipeline state"),
+        ),
+        ("retrain: the first model needs no champion to beat", RETRAIN),
+        ("build a release; bring it and the champion to dev", ["make", "deploy"]),
+        ("the same release to staging", ["make", "deploy", "ENV=staging"]),
+        ("the same release to production", ["make", "deploy", "ENV=production"]),
+        (
+            "a commit that answers otherwise than batch scoring: dev takes the release back",
+            edit(SERVICE, "found.tolist()", "(1 - found).tolist()"),
+            commit("feat: a mistake"),
+            ["sh", "-c", "! make deploy"],
+            ["git", *IDENTITY, "revert", "--no-edit", "HEAD"],
+        ),
+        (
+            "ask production what it serves",
+            ["curl", "--silent", "--show-error", "http://127.0.0.1:8003/ready"],
+        ),
+        (
+            "stop what runs",
+            *(
+                ["make", "deploy", f"ENV={env}", "STOP=1"]
+                for env in ("production", "staging", "dev")
+            ),
+        ),
     ],
 }
 
@@ -130,6 +161,12 @@ LOOK = {
   make lineage                        what the champion was made of
   make reproduce                      the champion made again, and compared
   dvc.yaml                            the pipeline""",
+    "2": """\
+  reports/deployment-production.md    what was deployed, and what it passed
+  reports/deployment-dev.md           what was not, and why
+  delivery.yaml                       environments, and what a release must pass
+  .github/workflows/cd.yml            the same on GitHub
+  make deploy ENV=production          starts it again (after dev and staging)""",
 }
 
 

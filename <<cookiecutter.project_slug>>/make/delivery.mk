@@ -7,7 +7,7 @@ types: | $(BIN)/mypy ## check the types
 	@$(BIN)/mypy
 
 secrets: | $(BIN)/detect-secrets-hook ## look for secrets in all files
-	@git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify \
+	@git rev-parse HEAD >/dev/null && git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --no-verify \
 	  --exclude-files '^requirements/|^.cookiecutter.yaml$$'
 
 audit: | $(BIN)/pip-audit ## look for known vulnerabilities of what the image holds (network)

@@ -7,17 +7,16 @@ import pytest
 from << cookiecutter.package_name >> import data, evaluate, train
 from << cookiecutter.package_name >>.evaluate import predict
 from << cookiecutter.package_name >>.features import kinds
-from << cookiecutter.package_name >>.model import candidates
+from << cookiecutter.package_name >>.model import candidates, estimator
 from << cookiecutter.package_name >>.params import Params
 
 
 def with_arguments(params: Params, **arguments) -> Params:
     """The settings with those of `arguments` that the estimator takes."""
-    own = params.model.arguments
-    known = {key: value for key, value in arguments.items() if key in own}
-    return params.model_copy(
-        update={"model": params.model.model_copy(update={"arguments": own | known})}
-    )
+    takes = estimator(params).get_params()
+    known = {key: value for key, value in arguments.items() if key in takes}
+    model = params.model.model_copy(update={"arguments": params.model.arguments | known})
+    return params.model_copy(update={"model": model})
 
 
 def test_beats_the_baseline(model, rows, params):
