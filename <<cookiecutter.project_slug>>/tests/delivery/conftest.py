@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from << cookiecutter.package_name >>.delivery import checks, compare, deploy, releases, settings, targets
+from << cookiecutter.package_name >>.delivery import compare, deploy
 from << cookiecutter.package_name >>.params import ROOT
 
 CODE = ("src", "pyproject.toml", "README.md", "requirements/service.txt", ".gitignore")
 CODE += ("continuous_training.yaml", *(path.name for path in ROOT.glob("LICENSE")))
-MODULES = (checks, compare, deploy, releases, settings, targets)  # those that know ROOT
+settings, targets = deploy.settings, deploy.targets
+MODULES = (compare, deploy, deploy.releases, settings, targets)  # those that know ROOT
 
 
 def git(folder: Path, *arguments: str) -> None:

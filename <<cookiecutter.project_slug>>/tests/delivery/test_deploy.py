@@ -11,8 +11,11 @@ import yaml
 
 from << cookiecutter.package_name >> import tracking
 from << cookiecutter.package_name >>.__main__ import main
-from << cookiecutter.package_name >>.delivery import checks, releases, settings, targets
+from << cookiecutter.package_name >>.delivery import deploy
 from << cookiecutter.package_name >>.registry import find_version
+
+checks, releases = deploy.checks, deploy.releases
+settings, targets = deploy.settings, deploy.targets
 
 
 def url(env: str = "dev") -> str:

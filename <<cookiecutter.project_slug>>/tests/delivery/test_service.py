@@ -10,22 +10,23 @@ import pandas as pd
 import pytest
 import uvicorn
 
-from << cookiecutter.package_name >> import tracking
+from << cookiecutter.package_name >> import registry, tracking
 from << cookiecutter.package_name >>.delivery import checks, service, settings
 from << cookiecutter.package_name >>.evaluate import predict
-from << cookiecutter.package_name >>.registry import Loaded, load_model, require_version
 
 
 @pytest.fixture(scope="module")
-def loaded(trained: Path, params) -> Loaded:
+def loaded(trained: Path, params) -> registry.Loaded:
     client = tracking.connect()
-    return load_model(require_version(client, params.register_.name, "champion"), params)
+    return registry.load_model(
+        registry.require_version(client, params.register_.name, "champion"), params
+    )
 
 
 @pytest.fixture(scope="module")
-def client(loaded: Loaded, params) -> Iterator[httpx.Client]:
+def client(loaded: registry.Loaded, params) -> Iterator[httpx.Client]:
     """A client of a real server, in a thread."""
-    version = require_version(tracking.connect(), params.register_.name, "champion")
+    version = registry.require_version(tracking.connect(), params.register_.name, "champion")
     limits = settings.Service(rows=50, body=100_000)
     server = uvicorn.Server(uvicorn.Config(service.app(loaded, version, limits), log_level="error"))
     socket = service.listen(0, "127.0.0.1")
@@ -39,7 +40,7 @@ def client(loaded: Loaded, params) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def given(X: pd.DataFrame, loaded: Loaded) -> pd.DataFrame:
+def given(X: pd.DataFrame, loaded: registry.Loaded) -> pd.DataFrame:
     return X[list(loaded.kinds)].head(50)
 
 
