@@ -15,12 +15,14 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from conftest import free_port
+from conftest import TEMPLATE, free_port
+from ladder import LINE, make_template
 from test_stores import mlflow_server, postgres
 from test_workflows import Ran, Team
 
 pytestmark = pytest.mark.slow  # a story, test by test: one process runs them, in their order
 CI, CD = ".github/workflows/ci.yml", ".github/workflows/cd.yml"
+TEMPLATE_WORKFLOW = ".github/workflows/template.yml"
 ENVIRONMENTS = ("dev", "staging", "production")
 SECRET = "AKIA" + "IOSFODNN7" + "EXAMPLX"  # no real one
 QUICK = {"PYTEST_ADDOPTS": "tests/test_model.py"}  # all of them run in test_project.py
@@ -282,3 +284,20 @@ def test_reviewers_let_it_pass(team):
     assert (ran.code, ran.title) == (0, "# deployed: production, version 1")
     assert team.images() == [new[0], new[1], old]
     assert team.git("rev-parse", "production", cwd=team.origin) != team.main()
+
+
+def test_a_newer_template_is_proposed(team):
+    """Up to date: nothing happens. Newer: a branch with the merge, and a pull request; main stays."""
+    ran = team.workflow(TEMPLATE_WORKFLOW, "schedule")
+    assert (ran.code, ran.title) == (0, "# nothing newer")
+    template = make_template(team.folder / "template")
+    team.commit(".cookiecutter.yaml", str(TEMPLATE), str(template.folder))
+    before = team.main()
+    ran = team.workflow(TEMPLATE_WORKFLOW, "workflow_dispatch")
+    assert ran.code == 0
+    assert team.main() == before
+    readme = team.git("show", "template/upgrade:README.md", cwd=team.origin)
+    assert LINE in readme
+    parents = team.git("rev-list", "--parents", "-1", "template/upgrade", cwd=team.origin).split()
+    assert before in parents
+    assert team.calls()[-1].startswith("pr create --base main --head template/upgrade")

@@ -49,6 +49,8 @@ def test_workflows_hold_least_privilege_and_pins(workflows):
 
 def test_workflows_call_targets_that_exist():
     targets = set(re.findall(r"^([a-z-]+):", (TEMPLATE / "Makefile").read_text(), re.M))
+    fragments = [SOURCE / "Makefile", *SOURCE.glob("make/*.mk")]
+    generated = set(re.findall(r"^([a-z]+):", "".join(f.read_text() for f in fragments), re.M))
     for path in [
         *WORKFLOWS,
         TEMPLATE / ".ci/run",
@@ -56,7 +58,6 @@ def test_workflows_call_targets_that_exist():
         TEMPLATE / "CONTRIBUTING.md",
     ]:
         called = set(re.findall(r"(?:run: |`|^)make ([a-z][a-z-]*)", path.read_text(), re.M))
-        generated = set(re.findall(r"^([a-z]+):", (SOURCE / "Makefile").read_text(), re.M))
         assert called <= targets | generated, path
 
 
