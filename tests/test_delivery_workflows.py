@@ -248,7 +248,7 @@ def test_a_person_brings_it_to_production(team):
 
 def test_a_release_that_fails_in_staging_never_comes_to_production(team):
     old = team.images()
-    good = '        return {"version"'
+    good = "        self.rows.inc(len(rows))"
     bad = f'        found = found + ("staging" in __import__("sys").argv)\n{good}'
     service = "src/flight_delays/delivery/service.py"
     team.commit(service, good, bad)

@@ -1,8 +1,10 @@
 """The prediction service: the answers of batch scoring, and a 422 that names the field."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -14,21 +16,31 @@ from << cookiecutter.package_name >> import registry, tracking
 from << cookiecutter.package_name >>.delivery import checks, service, settings
 from << cookiecutter.package_name >>.evaluate import predict
 
-
-@pytest.fixture(scope="module")
-def loaded(trained: Path, params) -> registry.Loaded:
-    client = tracking.connect()
-    return registry.load_model(
-        registry.require_version(client, params.register_.name, "champion"), params
-    )
+LIMITS = settings.Service(rows=250, body=200_000)
 
 
 @pytest.fixture(scope="module")
-def client(loaded: registry.Loaded, params) -> Iterator[httpx.Client]:
+def version(trained: Path, params):
+    return registry.require_version(tracking.connect(), params.register_.name, "champion")
+
+
+@pytest.fixture(scope="module")
+def loaded(version, params) -> registry.Loaded:
+    return registry.load_model(version, params)
+
+
+@pytest.fixture(scope="module", params=["fast", "generic"])
+def running(request, version, params) -> service.Service:
+    served = service.Served(version, params)
+    if request.param == "generic":
+        served.fast = None
+    return service.Service(served, LIMITS)
+
+
+@pytest.fixture(scope="module")
+def client(running: service.Service) -> Iterator[httpx.Client]:
     """A client of a real server, in a thread."""
-    version = registry.require_version(tracking.connect(), params.register_.name, "champion")
-    limits = settings.Service(rows=50, body=100_000)
-    server = uvicorn.Server(uvicorn.Config(service.app(loaded, version, limits), log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(running, log_level="error", lifespan="off"))
     socket = service.listen(0, "127.0.0.1")
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
@@ -41,7 +53,7 @@ def client(loaded: registry.Loaded, params) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def given(X: pd.DataFrame, loaded: registry.Loaded) -> pd.DataFrame:
-    return X[list(loaded.kinds)].head(50)
+    return X[list(loaded.kinds)]
 
 
 def post(client: httpx.Client, rows: pd.DataFrame):
@@ -49,44 +61,112 @@ def post(client: httpx.Client, rows: pd.DataFrame):
     return client.post("/predict", content=checks.request(rows), headers=headers)
 
 
+def test_the_default_form_is_scored_the_fast_way(version, params):
+    assert service.Served(version, params).why == "the default form"
+
+
 def test_answers_are_those_of_batch_scoring(client, given, loaded):
-    """Row by row too, in any order of the columns, and with gaps."""
+    """Row by row too, in any order of the columns, with gaps and with words never seen."""
     holey = given.mask(np.random.default_rng(0).random(given.shape) < 0.2)
-    for rows in (given, given.iloc[:, ::-1], holey):
+    text = [column for column, kind in loaded.kinds.items() if kind == "text"]
+    odd = given.assign(**{column: "no such word" for column in text})
+    for rows in (given, given.iloc[:, ::-1], holey, odd):
         expected = predict(loaded.model, rows[list(loaded.kinds)])
         together = np.array(post(client, rows).json()["predictions"])
         np.testing.assert_allclose(together, expected, rtol=0, atol=1e-9)
-    for k in range(5):
-        alone = post(client, given.iloc[[k]]).json()["predictions"]
-        np.testing.assert_allclose(alone, predict(loaded.model, given.iloc[[k]]), atol=1e-9)
+        for k in range(5):
+            alone = post(client, rows.iloc[[k]]).json()["predictions"]
+            np.testing.assert_allclose(alone, expected[[k]], rtol=0, atol=1e-9)
 
 
 def test_a_column_left_out_is_a_missing_value(client, given, loaded):
     column = list(loaded.kinds)[-1]
     answer = post(client, given.drop(columns=column)).json()["predictions"]
     gap = given.assign(**{column: given[column].iloc[:0].reindex(given.index)})
-    np.testing.assert_allclose(answer, predict(loaded.model, gap), atol=1e-9)
+    np.testing.assert_allclose(answer, predict(loaded.model, gap), rtol=0, atol=1e-9)
+
+
+def test_a_date_with_a_zone_is_utc(client, loaded):
+    for column in loaded.kinds.of("date")[:1]:
+        plain, zoned = "2013-05-01T10:30:00", "2013-05-01T06:30:00-04:00"
+        answers = [
+            client.post("/predict", json={"rows": [{column: when}]}).json()["predictions"]
+            for when in (plain, zoned, "2013-05-01 10:30")
+        ]
+        assert answers[0] == answers[1] == answers[2]
 
 
 def test_bad_requests_are_told_which_field(client, loaded):
     kinds = loaded.kinds
     wrong = {"number": "far", "text": 1, "date": "yesterday"}
     for column in {kind: name for name, kind in kinds.items()}.values():
-        answer = client.post("/predict", json={"rows": [{column: wrong[kinds[column]]}]})
+        answer = client.post("/predict", json={"rows": [{}, {column: wrong[kinds[column]]}]})
         assert answer.status_code == 422
-        assert answer.json()["detail"][0]["loc"] == ["body", "rows", 0, column]
-        assert str(wrong[kinds[column]]) not in answer.text
-    for body in ({"rows": [{"no such column": 1}]}, {"rows": []}, {"rows": [{}] * 51}, {}, []):
+        assert answer.json()["detail"][0]["loc"] == ["body", "rows", 1, column]
+        assert str(wrong[kinds[column]]) not in answer.text.replace("1,", "")
+    many = {"rows": [{}] * (LIMITS.rows + 1)}
+    for body in ({"rows": [{"no such column": 1}]}, {"rows": []}, many, {}, [], None):
         assert client.post("/predict", json=body).status_code == 422, body
+    assert client.post("/predict", content=b"{").status_code == 422
 
 
 def test_a_large_body_is_refused(client):
-    assert client.post("/predict", content=b" " * 100_001).status_code == 413
+    assert client.post("/predict", content=b" " * 200_001).status_code == 413
 
 
-def test_it_says_what_it_serves(client, loaded):
-    assert client.get("/health").json() == {"status": "ok"}
+def test_a_token_is_asked_for(client, running, given):
+    running.token = "for-the-test"  # noqa: S105
+    try:
+        assert post(client, given).status_code == 401
+        client.headers["Authorization"] = "Bearer for-the-test"
+        assert post(client, given).status_code == 200
+    finally:
+        running.token = ""
+        del client.headers["Authorization"]
+
+
+def test_it_says_what_it_serves(client, loaded, running):
+    assert client.get("/health").json()["status"] == "ok"
     assert client.get("/ready").json()["version"] == client.get("/model").json()["version"]
     assert client.get("/model").json()["inputs"] == loaded.kinds
-    row = client.get("/openapi.json").json()["components"]["schemas"]["Row"]
-    assert list(row["properties"]) == list(loaded.kinds)
+    document = client.get("/openapi.json").json()
+    assert list(document["components"]["schemas"]["Row"]["properties"]) == list(loaded.kinds)
+    assert "/predict" in document["paths"]
+    assert "requests_total" in client.get("/metrics").text
+
+
+def test_it_follows_the_alias_and_refuses_what_cannot_serve(version, params, monkeypatch):
+    """The old version answers until the new one is loaded and checked; a broken one never does."""
+    running = service.Service(service.Served(version, params), LIMITS)
+    newer = registry.find_version(tracking.connect(), version.name, str(version.version))
+    broken = SimpleNamespace(name=version.name, version="99", tags={})
+    places = iter([newer, broken, RuntimeError("away")])
+
+    def find():
+        found = next(places, newer)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    async def watch() -> None:
+        following = asyncio.create_task(service.follow(running, find, params, 0.01))
+        while "99" not in running.refused:
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(newer, "_version", "77")
+        while running.served.version != 77:
+            await asyncio.sleep(0.01)
+        following.cancel()
+
+    monkeypatch.setattr(service, "Served", lambda found, params: served(found, version, params))
+    asyncio.run(asyncio.wait_for(watch(), 60))
+
+
+def served(found, version, params) -> service.Served:
+    if found.version == "99":
+        raise RuntimeError("no such version")
+    made = registry_served(version, params)
+    made.version = int(found.version)
+    return made
+
+
+registry_served = service.Served

@@ -1,33 +1,18 @@
 """What a release must pass where it has been rolled out: a smoke test and a load check."""
 
-import json
 import statistics
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
-import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.entities.model_registry import ModelVersion
 
 from ..errors import UserError
 from ..evaluate import predict
-from ..features import canonical
 from ..registry import Loaded
 from .settings import Checks
 from .targets import Release
-
-
-def golden(version: ModelVersion, loaded: Loaded) -> pd.DataFrame:
-    """The rows (n, inputs) that training kept with the model as an example of its input."""
-    uri = f"models:/{version.name}/{version.version}"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
-        given = json.loads((path / "input_example.json").read_text(encoding="utf-8"))
-    return canonical(pd.DataFrame(given["data"], columns=given["columns"]), loaded.kinds)
 
 
 def request(rows: pd.DataFrame) -> bytes:

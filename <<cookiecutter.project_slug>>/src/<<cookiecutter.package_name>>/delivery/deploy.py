@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..params import ROOT, load
 from ..registry import find_version, load_model, require_version
 from . import checks, releases, settings, targets
+from .scoring import golden
 
 log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it says a line a request
@@ -53,7 +54,7 @@ def deploy(
         try:
             client.set_registered_model_alias(name, env, str(wanted.version))
             target.roll_out(release, limits.checks.ready)
-            rows = checks.golden(wanted, loaded)
+            rows = golden(wanted, loaded)
             smoke = checks.smoke(target.url, release, loaded, rows)
             written["checks"] = [smoke, checks.load(target.url, rows, limits.checks)]
             written["code"] = targets.ready(target.url)["code"]
@@ -66,7 +67,8 @@ def deploy(
             if before is None:
                 target.stop()
             else:
-                target.roll_out(before, limits.checks.ready)
+                if target.current() != before:
+                    target.roll_out(before, limits.checks.ready)
                 back = f"rolled back to version {before.version} of {before.image[:19]}"
             written |= {"decision": "rolled back", "checks": [f"{error}", back]}
             _write(written)

@@ -19,6 +19,8 @@ from .. import tracking
 from ..errors import UserError
 from ..params import ROOT
 
+# Variables of a release that runs: its digest, and the commit that it was built from.
+IMAGE, COMMIT = "RELEASE_IMAGE", "RELEASE_COMMIT"
 PINS = "requirements/service.txt"  # what runs in production, also in the image
 SETTINGS = ("params.yaml", "continuous_training.yaml", "delivery.yaml")
 

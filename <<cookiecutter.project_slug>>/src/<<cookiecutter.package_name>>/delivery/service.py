@@ -1,101 +1,264 @@
 """The prediction service: the model whose alias is the environment's name, over HTTP.
 
-`python -m << cookiecutter.package_name >> service --env dev` answers until it is stopped: POST /predict takes
-`{"rows": [{column: value}]}`, and its schema (GET /docs) is the model's signature. GET /health says that
-the process lives, GET /ready and GET /model what it serves.
+`python -m << cookiecutter.package_name >> service --env dev` answers until it is stopped, and follows the registry: when
+the alias moves it loads and checks that version beside the old one, and then swaps. POST /predict takes
+`{"rows": [{column: value}]}`; GET /docs shows the rest.
 """
 
+import asyncio
+import gc
 import logging
 import os
+import secrets
 import socket
-from datetime import datetime
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import pandas as pd
+import msgspec
+import prometheus_client as prometheus
 import uvicorn
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from mlflow.entities.model_registry import ModelVersion
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from fastapi import FastAPI, Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from .. import __doc__ as about
 from .. import tracking
-from ..errors import UserError
-from ..evaluate import predict
-from ..features import Kinds, canonical
-from ..params import load
-from ..registry import Loaded, load_model, require_version
+from ..errors import UserError, sentence
+from ..features import Kinds
+from ..params import Params, load
+from ..registry import find_version, require_version
 from . import settings
+from .releases import COMMIT, IMAGE
+from .scoring import Served
+
+if sys.platform == "win32":
+    from asyncio import run as run_loop
+else:
+    from uvloop import run as run_loop
 
 TYPES: dict[str, Any] = {"number": float | None, "text": str | None, "date": datetime | None}
-# Variables: the digest of the release that runs, and the commit that it was built from.
-IMAGE, COMMIT = "RELEASE_IMAGE", "RELEASE_COMMIT"
+JSON = (b"content-type", b"application/json")
 
 log = logging.getLogger(__name__)
 
 
-def schema(kinds: Kinds, rows: int) -> type[BaseModel]:
-    """What a request holds: the columns of the model's signature, each of which may be missing."""
-    config = ConfigDict(extra="forbid")
-    fields: dict[str, Any] = {
-        f"column_{k}": (TYPES[kind], Field(None, alias=name))
-        for k, (name, kind) in enumerate(kinds.items())
-    }
-    row = create_model("Row", __config__=config, **fields)
-    several = Annotated[list[row], Field(min_length=1, max_length=rows)]  # type: ignore[valid-type]
-    return create_model("Rows", __config__=config, rows=(several, ...))
+class RefusedError(Exception):
+    """A request that is answered with this status and what is wrong."""
+
+    def __init__(self, status: int, detail: Any) -> None:
+        self.status, self.detail = status, detail
 
 
-def frame(rows: BaseModel, kinds: Kinds) -> pd.DataFrame:
-    """The rows of a request (n, columns of the signature) as the model takes them."""
-    given = [row.model_dump(by_alias=True) for row in rows.rows]  # type: ignore[attr-defined]
-    return canonical(pd.DataFrame(given, columns=list(kinds)).convert_dtypes(), kinds)
+class Schema:
+    """What a request holds: rows with the columns of the signature, each of which may be missing."""
 
+    def __init__(self, kinds: Kinds, limit: int) -> None:
+        names = {f"column_{k}": (name, TYPES[kind]) for k, (name, kind) in enumerate(kinds.items())}
+        config = ConfigDict(extra="forbid")
+        fields = {key: (kind, Field(None, alias=name)) for key, (name, kind) in names.items()}
+        row = create_model("Row", __config__=config, **fields)  # type: ignore[call-overload]
+        several = Annotated[list[row], Field(min_length=1, max_length=limit)]  # type: ignore[valid-type]
+        self.model: type[BaseModel] = create_model("Rows", __config__=config, rows=(several, ...))
+        quick = msgspec.defstruct(
+            "Row",
+            [(key, kind, None) for key, (_, kind) in names.items()],
+            rename={key: name for key, (name, _) in names.items()},
+            forbid_unknown_fields=True,
+        )
+        whole = Annotated[list[quick], msgspec.Meta(min_length=1, max_length=limit)]  # type: ignore[valid-type]
+        body = msgspec.defstruct("Rows", [("rows", whole)], forbid_unknown_fields=True)
+        self.decoder = msgspec.json.Decoder(body)
+        self.dates = [k for k, kind in enumerate(kinds.values()) if kind == "date"]
 
-def app(served: Loaded, version: ModelVersion, limits: settings.Service) -> FastAPI:
-    """The service of one model."""
-    api = FastAPI(title=version.name, description=str(about), version=str(version.version))
-    facts: dict[str, Any] = {key: version.tags.get(key) for key in ("commit", "data", "trigger")}
-    facts |= {"model": version.name, "version": int(version.version)}
-    facts |= {"image": os.environ.get(IMAGE), "pid": os.getpid()}
-    facts["code"] = os.environ.get(COMMIT)
-    body = schema(served.kinds, limits.rows)
-
-    @api.get("/health")
-    def health() -> dict[str, Any]:
-        return {"status": "ok"}
-
-    @api.get("/ready")
-    def ready() -> dict[str, Any]:
-        return {key: facts[key] for key in ("version", "image", "code", "pid")}
-
-    @api.get("/model")
-    def model() -> dict[str, Any]:
-        return facts | {"inputs": served.kinds}
-
-    @api.post("/predict")
-    def answer(rows: body) -> dict[str, Any]:  # type: ignore[valid-type]
+    def rows(self, body: bytes) -> list[tuple]:
+        """The rows of a request in the order of the signature; RefusedError names every wrong field."""
         try:
-            found = predict(served.model, frame(rows, served.kinds))
+            found = [msgspec.structs.astuple(row) for row in self.decoder.decode(body).rows]  # type: ignore[attr-defined]
+        except (
+            msgspec.DecodeError
+        ):  # pydantic knows more forms of a date, and says all that is wrong
+            try:
+                given = self.model.model_validate_json(body).rows  # type: ignore[attr-defined]
+                found = [tuple(dict(row).values()) for row in given]
+            except ValidationError as error:  # without the values, which may be private
+                wrong = error.errors(include_url=False, include_input=False, include_context=False)
+                detail = [{**e, "loc": ["body", *e["loc"]]} for e in wrong]
+                raise RefusedError(422, detail) from None
+        return [_without_zone(row, self.dates) for row in found] if self.dates else found
+
+
+def _without_zone(row: tuple, dates: list[int]) -> tuple:
+    """Dates with a zone become UTC, as in training."""
+    if all(row[k] is None or row[k].tzinfo is None for k in dates):
+        return row
+    values = list(row)
+    for k in dates:
+        if values[k] is not None and values[k].tzinfo is not None:
+            values[k] = values[k].astimezone(UTC).replace(tzinfo=None)
+    return tuple(values)
+
+
+class Metrics:
+    """What Prometheus reads from /metrics."""
+
+    def __init__(self) -> None:
+        self.registry = prometheus.CollectorRegistry()
+        named: dict[str, Any] = {"registry": self.registry}
+        self.requests = prometheus.Counter("requests", "Predictions asked for", ["status"], **named)
+        self.rows = prometheus.Counter("rows", "Rows scored", ["version"], **named)
+        self.seconds = prometheus.Histogram("seconds", "Time to answer", **named)
+        self.version = prometheus.Gauge("model_version", "Version that answers", **named)
+        self.refused = prometheus.Counter(
+            "refused_versions", "Versions that may not serve", **named
+        )
+
+
+class Service:
+    """An ASGI application: /predict by itself, for speed, and everything else by FastAPI."""
+
+    def __init__(self, served: Served, limits: settings.Service, name: str = "model") -> None:
+        self.limits, self.metrics = limits, Metrics()
+        self.token = os.environ.get("SERVICE_TOKEN", "")
+        self.refused: dict[str, str] = {}  # version -> why it may not serve
+        self.api = self._api(name)
+        self.swap(served)
+
+    def swap(self, served: Served) -> None:
+        """Answer with this model from now on; requests that have begun keep the old one."""
+        self.served, self.schema = served, Schema(served.kinds, self.limits.rows)
+        self.metrics.version.set(served.version)
+        self.rows = self.metrics.rows.labels(str(served.version))
+        self.api.openapi_schema = None
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()  # the trees need not be looked at again in every collection
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] != "/predict" or scope["method"] != "POST":
+            await self.api(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 200
+        try:
+            answer = await self._predict(scope["headers"], receive)
+        except RefusedError as error:
+            status, answer = error.status, msgspec.json.encode({"detail": error.detail})
+        self.metrics.requests.labels(str(status)).inc()
+        self.metrics.seconds.observe(time.perf_counter() - start)
+        length = (b"content-length", str(len(answer)).encode())
+        await send({"type": "http.response.start", "status": status, "headers": [JSON, length]})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def _predict(self, headers: list[tuple[bytes, bytes]], receive: Any) -> bytes:
+        if self.token and not _may(headers, self.token):
+            raise RefusedError(401, "Authorization: Bearer TOKEN is missing or wrong")
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+            if len(body) > self.limits.body:
+                raise RefusedError(413, f"a request has at most {self.limits.body} bytes")
+        served, schema = self.served, self.schema
+        rows = schema.rows(body)
+        try:
+            found = await served.score(rows)
         except UserError as error:
-            raise HTTPException(422, str(error)) from None
-        return {"version": facts["version"], "predictions": found.tolist()}
+            raise RefusedError(422, str(error)) from None
+        self.rows.inc(len(rows))
+        return msgspec.json.encode({"version": served.version, "predictions": found.tolist()})
 
-    @api.exception_handler(RequestValidationError)
-    def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
-        """What is wrong and where, without the values, which may be private."""
-        found = [{"loc": e["loc"], "msg": e["msg"], "type": e["type"]} for e in error.errors()]
-        return JSONResponse({"detail": found}, status_code=422)
+    def _api(self, name: str) -> FastAPI:
+        api = FastAPI(title=name, description=str(about))
+        run = {"image": os.environ.get(IMAGE), "code": os.environ.get(COMMIT), "pid": os.getpid()}
 
-    @api.middleware("http")
-    async def small(request: Request, answer: Any) -> Any:
-        length = request.headers.get("content-length", "0" if request.method == "GET" else "-1")
-        if not 0 <= int(length) <= limits.body:
-            return JSONResponse({"detail": f"at most {limits.body} bytes"}, status_code=413)
-        return await answer(request)
+        @api.get("/health")
+        def health() -> dict[str, Any]:
+            """The process lives; how it scores, and which versions it refused."""
+            fast = self.served.fast is not None
+            scoring = {"fast": fast, "why": self.served.why}
+            return {"status": "ok", "scoring": scoring, "refused": self.refused}
 
-    return api
+        @api.get("/ready")
+        def ready() -> dict[str, Any]:
+            """It answers, and with what."""
+            return {"version": self.served.version, **run}
+
+        @api.get("/model")
+        def model() -> dict[str, Any]:
+            """The version, what it was made of, and the inputs that it takes."""
+            facts = {"model": name, "version": self.served.version, **self.served.facts}
+            return facts | run | {"inputs": self.served.kinds}
+
+        @api.get("/metrics")
+        def metrics() -> Response:
+            """For Prometheus."""
+            text = prometheus.generate_latest(self.metrics.registry)
+            return Response(text, media_type=prometheus.CONTENT_TYPE_LATEST)
+
+        generated = api.openapi
+
+        def openapi() -> dict[str, Any]:
+            if api.openapi_schema is None:
+                where = "#/components/schemas/{model}"
+                asked = self.schema.model.model_json_schema(ref_template=where)
+                parts, document = asked.pop("$defs", {}), generated()
+                document.setdefault("components", {}).setdefault("schemas", {}).update(parts)
+                document["paths"]["/predict"] = {"post": _operation(asked, bool(self.token))}
+            return api.openapi_schema or {}
+
+        api.openapi = openapi  # type: ignore[method-assign]
+        return api
+
+
+def _operation(asked: dict, token: bool) -> dict[str, Any]:
+    """The description of /predict for OpenAPI."""
+    answer = {
+        "type": "object",
+        "properties": {"version": {"type": "integer"}, "predictions": {"type": "array"}},
+        "required": ["version", "predictions"],
+    }
+    said = {"422": "which fields are wrong", "413": "the body is too large"}
+    said |= {"401": "the token is missing or wrong"} if token else {}
+    good = {
+        "description": "in the order of the rows",
+        "content": {"application/json": {"schema": answer}},
+    }
+    return {
+        "summary": "Predictions of one row or many",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": asked}}},
+        "responses": {"200": good, **{code: {"description": text} for code, text in said.items()}},
+    }
+
+
+def _may(headers: list[tuple[bytes, bytes]], token: str) -> bool:
+    given = dict(headers).get(b"authorization", b"")
+    return secrets.compare_digest(given, f"Bearer {token}".encode())
+
+
+async def follow(service: Service, find: Callable[[], Any], params: Params, seconds: float) -> None:
+    """Swap to the version that has the alias, when it moves; what may not serve is refused once."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            version = await asyncio.to_thread(find)
+        except Exception as error:  # the registry is away: keep answering
+            log.warning("the registry cannot be asked: %s", sentence(error) or error)
+            continue
+        number = str(version.version) if version else None
+        if version is None or number in (str(service.served.version), *service.refused):
+            continue
+        try:
+            served = await asyncio.to_thread(Served, version, params)
+        except Exception as error:
+            service.refused[str(number)] = sentence(error) or f"{type(error).__name__}: {error}"
+            service.metrics.refused.inc()
+            log.error("version %s may not serve: %s", number, service.refused[str(number)])
+            continue
+        old = service.served
+        service.swap(served)
+        old.gather.close()
+        log.info("version %s answers in place of version %d", number, old.version)
 
 
 def listen(port: int, host: str) -> socket.socket:
@@ -114,9 +277,18 @@ def listen(port: int, host: str) -> socket.socket:
 def run(env: str, port: int) -> None:
     params, limits = load(), settings.load()
     settings.before(env, limits)
-    version = require_version(tracking.connect(), params.register_.name, env)
-    served = load_model(version, params)
+    client, name = tracking.connect(), params.register_.name
+    service = Service(Served(require_version(client, name, env), params), limits.service, name)
     host = os.environ.get("SERVICE_HOST", "127.0.0.1")
-    log.info("%s version %s: http://%s:%d", version.name, version.version, host, port)
-    config = uvicorn.Config(app(served, version, limits.service), log_level="warning")
-    uvicorn.Server(config).run(sockets=[listen(port, host)])
+    log.info("%s version %d: http://%s:%d", name, service.served.version, host, port)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+
+    async def serve() -> None:
+        server = uvicorn.Server(uvicorn.Config(service, log_level="warning", lifespan="off"))
+        following = asyncio.create_task(
+            follow(service, lambda: find_version(client, name, env), params, limits.service.follow)
+        )
+        await server.serve(sockets=[listen(port, host)])
+        following.cancel()
+
+    run_loop(serve())

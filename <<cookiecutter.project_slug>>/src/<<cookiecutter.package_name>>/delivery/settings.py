@@ -13,6 +13,7 @@ from ..params import ROOT, Section
 class Service(Section):
     rows: int = Field(1000, ge=1)
     body: int = Field(2_000_000, ge=1)
+    follow: float = Field(5, gt=0)
 
 
 class Environment(Section):

@@ -17,8 +17,7 @@ import yaml
 
 from ..errors import UserError
 from ..params import ROOT
-from .releases import home, path_of, python
-from .service import COMMIT, IMAGE
+from .releases import COMMIT, IMAGE, home, path_of, python
 from .settings import Settings
 
 

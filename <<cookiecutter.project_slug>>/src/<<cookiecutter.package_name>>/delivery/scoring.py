@@ -1,0 +1,127 @@
+"""A model that is ready to answer: checked, and scored the fast way if there is one for its form.
+
+Any scikit-learn model is scored through DataFrames; requests that wait meanwhile go into one call, which
+costs hardly more than one row. The default form of model.py has a way without DataFrames (fast.py).
+"""
+
+import asyncio
+import json
+import logging
+import tempfile
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+
+from ..errors import UserError
+from ..evaluate import predict
+from ..features import canonical
+from ..params import Params
+from ..registry import Loaded, load_model
+
+INLINE = 200  # rows that the fast way scores on the event loop; more go to a thread
+
+log = logging.getLogger(__name__)
+
+
+def golden(version: ModelVersion, loaded: Loaded) -> pd.DataFrame:
+    """The rows (n, inputs) that training kept with the model as an example of its input."""
+    uri = f"models:/{version.name}/{version.version}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
+        given = json.loads((path / "input_example.json").read_text(encoding="utf-8"))
+    return canonical(pd.DataFrame(given["data"], columns=given["columns"]), loaded.kinds)
+
+
+class Served:
+    """A version of the model, loaded and checked; raises UserError if it may not serve."""
+
+    def __init__(self, version: ModelVersion, params: Params) -> None:
+        self.version = int(version.version)
+        self.facts = {key: version.tags.get(key) for key in ("commit", "data", "trigger")}
+        self.loaded: Loaded = load_model(version, params)
+        self.kinds = self.loaded.kinds
+        example = golden(version, self.loaded)
+        if not np.isfinite(predict(self.loaded.model, example)).all():
+            raise UserError(f"version {version.version} is refused: its answers are no numbers")
+        self.fast, self.why = _fast(self.loaded, example)
+        self.gather = Gather(self.loaded)
+
+    async def score(self, rows: list[tuple]) -> np.ndarray:
+        """Probabilities (n, classes) or values (n,) of rows with the columns of the signature."""
+        if self.fast is None:
+            return await asyncio.wrap_future(self.gather.submit(rows))
+        if len(rows) <= INLINE:
+            return self.fast(rows)
+        return await asyncio.to_thread(self.fast, rows)
+
+
+def _fast(loaded: Loaded, example: pd.DataFrame) -> tuple[Any, str]:
+    """The fast scorer, or why there is none."""
+    try:
+        from . import fast
+    except ImportError:
+        return None, "there is no fast.py"
+    try:
+        return fast.checked(loaded.model, example), "the default form"
+    except (
+        Exception
+    ) as error:  # it reads what is private in scikit-learn: any release may change it
+        return None, f"{error}"
+
+
+def frame(rows: list[tuple], loaded: Loaded) -> pd.DataFrame:
+    """The rows (n, columns of the signature) as the model takes them."""
+    given = pd.DataFrame(rows, columns=list(loaded.kinds)).convert_dtypes()
+    return canonical(given, loaded.kinds)
+
+
+class Gather:
+    """One thread that scores all rows which wait, together."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.waiting: list[tuple[list[tuple], Future]] = []
+        self.some = threading.Condition()
+        self.busy = 1  # requests in the last call
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def submit(self, rows: list[tuple]) -> Future:
+        answer: Future = Future()
+        with self.some:
+            self.waiting.append((rows, answer))
+            self.some.notify()
+        return answer
+
+    def close(self) -> None:
+        """End the thread once all that waits is answered."""
+        self.submit([])
+
+    def _run(self) -> None:
+        while True:
+            with self.some:
+                self.some.wait_for(lambda: self.waiting)
+                if self.busy > 1:  # others will be here in a moment; one client would wait in vain
+                    self.some.wait_for(lambda: len(self.waiting) >= self.busy, timeout=0.001)
+                taken, self.waiting = self.waiting, []
+            self.busy = len(taken)
+            try:
+                found = self._score([row for rows, _ in taken for row in rows])
+            except Exception as error:
+                for _, answer in taken:
+                    answer.set_exception(error)
+            else:
+                start = 0
+                for rows, answer in taken:
+                    answer.set_result(found[start : start + len(rows)])
+                    start += len(rows)
+            if any(not rows for rows, _ in taken):
+                return
+
+    def _score(self, rows: list[tuple]) -> np.ndarray:
+        return predict(self.loaded.model, frame(rows, self.loaded)) if rows else np.empty(0)
