@@ -44,10 +44,10 @@ class Images:
         run(*make, archive, cwd=self.folder)
         container = self("from", "scratch")
         self("add", container, archive, "/")
-        self("commit", "--quiet", container, "debian")
+        self("commit", "--quiet", container, "localhost/debian:latest")
         self("rm", container)
         archive.unlink()
-        return "localhost/debian"
+        return "localhost/debian:latest"
 
 
 @pytest.fixture
@@ -79,11 +79,17 @@ def started(images: Images, image: str, *command: str, **env: str) -> Iterator[s
 def test_the_image_serves(images, environment, tmp_path):
     project = small(attach(generate(tmp_path, maturity_level="2"), environment))
     commit = run("git", "rev-parse", "HEAD", cwd=project).stdout.strip()
-    build = ["bud", "--quiet", "--isolation", "chroot", "--layers=false", "-t", "service"]
+    build = ["bud", "--quiet", "--isolation", "chroot", "--layers=false", "--pull-never"]
+    build += ["-t", "localhost/service:latest"]
     build += ["--build-arg", f"BASE={images.debian()}", "--build-arg", f"COMMIT={commit}"]
-    build += ["--env", f"SSL_CERT_DIR={CERTIFICATES}", "-v", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
+    build += [
+        "--build-arg",
+        f"SSL_CERT_FILE={CERTIFICATES}/ca-certificates.crt",
+        "-v",
+        f"{CERTIFICATES}:{CERTIFICATES}:ro",
+    ]
     images(*build, project)
-    about = json.loads(images("inspect", "--type", "image", "service"))["OCIv1"]
+    about = json.loads(images("inspect", "--type", "image", "localhost/service:latest"))["OCIv1"]
     assert about["config"]["User"] == "10001:10001"
     assert about["config"]["Labels"]["org.opencontainers.image.revision"] == commit
     secrets = [name for name in about["config"]["Env"] if "TOKEN" in name or "PASSWORD" in name]
@@ -101,7 +107,9 @@ def test_the_image_serves(images, environment, tmp_path):
         given = {"name": "flight-delays", "alias": "dev", "version": "1"}
         httpx.post(alias, json=given).raise_for_status()
         options = ("--env", "dev", "--port", str(port))
-        with started(images, "service", *command, *options, MLFLOW_TRACKING_URI=uri) as process:
+        with started(
+            images, "localhost/service:latest", *command, *options, MLFLOW_TRACKING_URI=uri
+        ) as process:
             until = time.monotonic() + 60
             while True:
                 with contextlib.suppress(httpx.HTTPError):
