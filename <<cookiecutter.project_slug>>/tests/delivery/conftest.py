@@ -1,6 +1,8 @@
 """A small project with a champion, committed, whose environments are free ports of this machine."""
 
+import importlib
 import os
+import pkgutil
 import shutil
 import socket
 import subprocess
@@ -10,13 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from << cookiecutter.package_name >>.delivery import compare, deploy
+import << cookiecutter.package_name >> as package
+from << cookiecutter.package_name >>.delivery import settings, targets
 from << cookiecutter.package_name >>.params import ROOT
 
 CODE = ("src", "pyproject.toml", "README.md", "requirements/service.txt", ".gitignore")
 CODE += ("continuous_training.yaml", *(path.name for path in ROOT.glob("LICENSE")))
-settings, targets = deploy.settings, deploy.targets
-MODULES = (compare, deploy, deploy.releases, settings, targets)  # those that know ROOT
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -46,24 +47,27 @@ def commit(released: Path) -> Callable[[], None]:
 @pytest.fixture(scope="module")
 def released(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Its root; what it deployed is stopped in the end."""
+    root = tmp_path_factory.mktemp("released") / "project"
+    shutil.copytree(trained, root)
     for name in CODE:
-        (trained / name).parent.mkdir(exist_ok=True)
+        (root / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        if not (trained / name).exists():
-            copy(ROOT / name, trained / name)
+        copy(ROOT / name, root / name)
     about = yaml.safe_load((ROOT / "delivery.yaml").read_text(encoding="utf-8"))
     about["environments"] = {
         name: {"target": "local", "port": free_port()} for name in ("dev", "staging")
     }
     about["checks"] |= {"requests": 40, "p99": 5000, "ready": 120}
-    (trained / "delivery.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
-    git(trained, "init", "-q")
-    commit_all(trained)
+    (root / "delivery.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
+    git(root, "init", "-q")
+    commit_all(root)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow sets it where it connects: put it back
         patch.setenv("DELIVERY_HOME", str(tmp_path_factory.mktemp("home")))
-        for module in MODULES:
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            module = importlib.import_module(found.name)
             if hasattr(module, "ROOT"):
-                patch.setattr(module, "ROOT", trained)
-        yield trained
+                patch.setattr(module, "ROOT", root)
+        yield root
         for name in about["environments"]:
             targets.of(name, settings.load()).stop()
