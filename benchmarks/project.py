@@ -115,8 +115,11 @@ class Workshop:
     @functools.cached_property
     def pipeline_project(self) -> Path:
         """A project of level 1 that is set up and has the example's batches."""
-        generate(self.folder / "pipeline", answers={"maturity_level": "1"})
-        project = self.folder / "pipeline" / SLUG
+        return self._with_data("1")
+
+    def _with_data(self, level: str) -> Path:
+        generate(self.folder / f"level-{level}", answers={"maturity_level": level})
+        project = self.folder / f"level-{level}" / SLUG
         for target in ("setup", "data"):
             measure(["make", target], project)
         return project
@@ -124,7 +127,14 @@ class Workshop:
     @functools.cached_property
     def champion(self) -> Path:
         """The same project, with a first champion."""
-        project = self.pipeline_project
+        return self._with_champion(self.pipeline_project)
+
+    @functools.cached_property
+    def delivery_project(self) -> Path:
+        """A project of level 2 with a first champion."""
+        return self._with_champion(self._with_data("2"))
+
+    def _with_champion(self, project: Path) -> Path:
         identity = ["-c", "user.name=bench", "-c", "user.email=bench@example.com"]
         for command in (
             ["make", "pipeline"],

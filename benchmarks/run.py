@@ -17,6 +17,7 @@ import growth
 import predict
 import retraining
 import scaffold
+import serving
 import train
 import upgrade
 from project import Line, Workshop
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Callable[[Workshop], Iterator[Line]]] = {
     "retrain": retraining.run,
     "views": retraining.views,
     "gate": gate.run,
+    "service": serving.run,
     "upgrade": upgrade.run,
     "growth": growth.run,
 }
