@@ -216,7 +216,7 @@ def main() -> int:
     if rows:
         print()
         for row in [("what happened", "triggers", "champion", "challenger", "decision"), *rows]:
-            print("{:<40} {:<26} {:<11} {:<11} {}".format(*row))
+            print("{:<50} {:<20} {:<11} {:<11} {}".format(*row))
     print(f"""
 The project is in {project}. Look at
 {LOOK[arguments.level]}
