@@ -36,11 +36,11 @@ check: lint ## the quick tests: about a minute
 	@$(BIN)/pytest -n $(WORKERS) -m "not slow" tests/test_generation.py tests/test_repository.py
 
 test: lint ## the tests
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not nightly" $(addprefix --ignore ,$(STORIES))
+	@$(BIN)/pytest -n $(WORKERS) --maxschedchunk 1 -m "not nightly" $(addprefix --ignore ,$(STORIES))
 	@$(BIN)/pytest -n $(WORKERS) -m "not nightly" --dist loadfile $(STORIES)
 
 test-all: lint ## the tests, and the long ones
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore ,$(STORIES))
+	@$(BIN)/pytest -n $(WORKERS) --maxschedchunk 1 $(addprefix --ignore ,$(STORIES))
 	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(STORIES)
 
 bench: .venv/ready ## speed and memory, each beside its limit

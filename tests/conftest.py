@@ -41,6 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
     TMP.mkdir(parents=True, exist_ok=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no worker ends long after the other."""
+    long = ["test_continuous_training", "test_project", "test_commands", "test_stores"]
+    places = {f"{name}.py": place for place, name in enumerate(long)}
+    items.sort(key=lambda item: places.get(item.path.name, len(long)))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not hasattr(session.config, "workerinput"):
         shutil.rmtree(TMP, ignore_errors=True)
