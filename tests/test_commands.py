@@ -273,7 +273,9 @@ FOUND = {
 }
 
 
-@pytest.mark.parametrize("level", ["0", "1", pytest.param("2", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    "level", ["0", *(pytest.param(level, marks=pytest.mark.nightly) for level in "12")]
+)
 def test_the_demo(level, tmp_path):
     """`make demo` makes a project and runs its loop; a demo that was edited is not deleted."""
     demo = ("make", "demo", f"LEVEL={level}", f"DEMO={tmp_path}/demo", "UNTIL=2013-05")
