@@ -1,6 +1,7 @@
 """Deployment to this machine: no request is missed, and what fails a check goes back by itself."""
 
 import json
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -135,6 +136,16 @@ def test_a_version_or_release_that_is_not_there_changes_nothing(released, params
     assert main(["deploy", "--env", "dev", "--image", "sha256:0"]) == 1
     assert "run the step `build`" in capsys.readouterr().err
     assert targets.ready(url()) | {"pid": 0} == before | {"pid": 0}
+
+
+def test_predictions_are_logged(released, X):
+    """By the service that is deployed, and once it has ended."""
+    asked = httpx.post(f"{url()}/predict", content=checks.request(X.head(3))).raise_for_status()
+    assert main(["deploy", "--env", "dev", "--stop"]) == 0
+    query = "SELECT count(*), max(version) FROM predictions WHERE request ="
+    query += " (SELECT request FROM predictions ORDER BY time DESC LIMIT 1)"
+    with sqlite3.connect(releases.home() / "predictions.db") as database:
+        assert database.execute(query).fetchone() == (3, asked.json()["version"])
 
 
 def test_stop(released):

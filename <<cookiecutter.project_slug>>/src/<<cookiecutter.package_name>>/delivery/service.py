@@ -6,15 +6,18 @@ the alias moves it loads and checks that version beside the old one, and then sw
 """
 
 import asyncio
+import functools
 import gc
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -27,9 +30,10 @@ from .. import __doc__ as about
 from .. import tracking
 from ..errors import UserError, sentence
 from ..features import Kinds
-from ..params import Params, load
+from ..params import ROOT, Params, load
 from ..registry import find_version, require_version
 from . import settings
+from .journal import Journal, Table
 from .releases import COMMIT, IMAGE
 from .scoring import Served
 
@@ -40,6 +44,7 @@ else:
 
 TYPES: dict[str, Any] = {"number": float | None, "text": str | None, "date": datetime | None}
 JSON = (b"content-type", b"application/json")
+CHECK = (b"x-check", b"deployment")  # a request of checks.py is answered, but no prediction to log
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +108,7 @@ def _without_zone(row: tuple, dates: list[int]) -> tuple:
 class Metrics:
     """What Prometheus reads from /metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal | None) -> None:
         self.registry = prometheus.CollectorRegistry()
         named: dict[str, Any] = {"registry": self.registry}
         self.requests = prometheus.Counter("requests", "Predictions asked for", ["status"], **named)
@@ -113,13 +118,28 @@ class Metrics:
         self.refused = prometheus.Counter(
             "refused_versions", "Versions that may not serve", **named
         )
+        if journal is not None:
+            for key, text in (
+                ("size", "Bytes that wait for the database"),
+                ("dropped", "Requests that the journal had no room for: act on any"),
+                ("rejected", "Rows that the database did not take"),
+            ):
+                gauge = prometheus.Gauge(f"prediction_log_{key}", text, **named)
+                gauge.set_function(functools.partial(getattr, journal, key))
 
 
 class Service:
     """An ASGI application: /predict by itself, for speed, and everything else by FastAPI."""
 
-    def __init__(self, served: Served, limits: settings.Service, name: str = "model") -> None:
-        self.limits, self.metrics = limits, Metrics()
+    def __init__(
+        self,
+        served: Served,
+        limits: settings.Service,
+        name: str = "model",
+        journal: Journal | None = None,
+    ) -> None:
+        self.limits, self.journal = limits, journal
+        self.metrics = Metrics(journal)
         self.token = os.environ.get("SERVICE_TOKEN", "")
         self.refused: dict[str, str] = {}  # version -> why it may not serve
         self.api = self._api(name)
@@ -166,7 +186,10 @@ class Service:
         except UserError as error:
             raise RefusedError(422, str(error)) from None
         self.rows.inc(len(rows))
-        return msgspec.json.encode({"version": served.version, "predictions": found.tolist()})
+        predictions = found.tolist()
+        if self.journal is not None and CHECK not in headers:
+            self.journal.add(served.version, body, predictions)
+        return msgspec.json.encode({"version": served.version, "predictions": predictions})
 
     def _api(self, name: str) -> FastAPI:
         api = FastAPI(title=name, description=str(about))
@@ -278,7 +301,13 @@ def run(env: str, port: int) -> None:
     params, limits = load(), settings.load()
     settings.before(env, limits)
     client, name = tracking.connect(), params.register_.name
-    service = Service(Served(require_version(client, name, env), params), limits.service, name)
+    served, journal = Served(require_version(client, name, env), params), None
+    if url := os.environ.get("PREDICTION_LOG_URL"):
+        folder = Path(os.environ.get("PREDICTION_JOURNAL") or ROOT / ".delivery/journal")
+        journal = Journal(folder, Table(url), env, limits.service.journal)
+    else:
+        log.warning("predictions are not logged: PREDICTION_LOG_URL names no database")
+    service = Service(served, limits.service, name, journal)
     host = os.environ.get("SERVICE_HOST", "127.0.0.1")
     log.info("%s version %d: http://%s:%d", name, service.served.version, host, port)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -291,4 +320,9 @@ def run(env: str, port: int) -> None:
         await server.serve(sockets=[listen(port, host)])
         following.cancel()
 
-    run_loop(serve())
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn ends on it, and then raises it again
+    try:
+        run_loop(serve())
+    finally:
+        if journal is not None:
+            journal.close()

@@ -14,6 +14,7 @@ class Service(Section):
     rows: int = Field(1000, ge=1)
     body: int = Field(2_000_000, ge=1)
     follow: float = Field(5, gt=0)
+    journal: int = Field(200_000_000, ge=1)
 
 
 class Environment(Section):

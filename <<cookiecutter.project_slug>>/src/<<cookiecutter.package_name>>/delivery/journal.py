@@ -1,0 +1,165 @@
+"""The prediction log: each prediction in a database, by way of a journal on the local disk.
+
+A request is appended to the journal and answered; a thread carries the journal to the database of
+PREDICTION_LOG_URL. So a request never waits for the database, and nothing is lost when that is away or
+the process is killed: what is there is carried when it comes back. One process has one folder.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlalchemy as sql
+from sqlalchemy.dialects import postgresql, sqlite
+
+ROTATE = 0.5  # seconds that a file of the journal grows before it is carried
+PAUSE = 2.0  # seconds until a database that is away is tried again
+BATCH = 5000  # rows in a transaction
+
+log = logging.getLogger(__name__)
+
+
+class Table:
+    """The table `predictions`: a row a prediction, in SQLite or PostgreSQL."""
+
+    def __init__(self, url: str) -> None:
+        # psycopg 3 is what is installed; SQLAlchemy would look for psycopg2.
+        self.engine = sql.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        self.table = sql.Table(
+            "predictions",
+            sql.MetaData(),
+            sql.Column("request", sql.String, primary_key=True),
+            sql.Column("row", sql.Integer, primary_key=True),
+            sql.Column("time", sql.Double, nullable=False, index=True),  # seconds since 1970, UTC
+            sql.Column("environment", sql.String, nullable=False),
+            sql.Column("version", sql.Integer, nullable=False),
+            sql.Column("features", sql.String, nullable=False),  # JSON
+            sql.Column("prediction", sql.String, nullable=False),  # JSON
+        )
+        self.made = False
+
+    def insert(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows, all or none; those that are there already stay as they are."""
+        if not self.made:
+            self.table.metadata.create_all(self.engine)
+            self.made = True
+        dialect = postgresql if self.engine.dialect.name == "postgresql" else sqlite
+        with self.engine.begin() as connection:
+            connection.execute(dialect.insert(self.table).on_conflict_do_nothing(), rows)
+
+
+class Journal:
+    """Files in a folder, each locked by the process that writes it; a thread carries the others away.
+
+    Who is killed leaves its file unlocked, and whoever runs next, or beside it, carries that too.
+    """
+
+    def __init__(self, folder: Path, table: Table, environment: str, limit: int) -> None:
+        self.folder, self.table, self.environment, self.limit = folder, table, environment, limit
+        self.dropped = self.rejected = 0
+        self.lock, self.stop = threading.Lock(), threading.Event()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
+        self._next()
+        self.thread = threading.Thread(target=self._carry, daemon=True)
+        self.thread.start()
+
+    def _next(self) -> None:
+        self.path = self.folder / f"{time.time_ns()}-{os.getpid()}.jsonl"
+        self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+        self.empty = True
+
+    def add(self, version: int, asked: bytes, answered: list) -> None:
+        """Append a request's body and its answer; beyond the limit they are dropped, and counted."""
+        record = {"request": uuid.uuid4().hex, "time": time.time(), "version": version}
+        record |= {"asked": msgspec.Raw(asked), "answered": answered}
+        line = b"\n" + msgspec.json.encode(record).replace(b"\n", b" ")
+        with self.lock:
+            if self.size + len(line) > self.limit:
+                self.dropped += 1
+                return
+            try:
+                os.write(self.file, line)
+            except OSError as error:  # the disk is full: an answer is worth more than its record
+                self.dropped += 1
+                log.error("the prediction log cannot be written: %s", error.strerror)
+                return
+            self.size, self.empty = self.size + len(line), False
+
+    def close(self) -> None:
+        """Carry what is there, if the database answers, and end."""
+        self.stop.set()
+        self.thread.join()
+        with self.lock:
+            os.close(self.file)
+            if self.empty:
+                self.path.unlink(missing_ok=True)
+
+    def _carry(self) -> None:
+        last = False
+        while not last:
+            last = self.stop.wait(ROTATE)
+            with self.lock:
+                if not self.empty:
+                    os.close(self.file)  # and with it the lock
+                    self._next()
+            try:
+                for path in sorted(self.folder.glob("*.jsonl")):
+                    self._take(path)
+            except sql.exc.SQLAlchemyError as error:
+                log.warning("the prediction log waits: %s", error.__cause__ or error)
+                last = last or self.stop.wait(PAUSE)
+
+    def _take(self, path: Path) -> None:
+        """Carry a file away, unless another process writes or carries it."""
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            content = file.read()
+            rows = [row for line in content.split(b"\n") if line for row in self._rows(line)]
+            for start in range(0, len(rows), BATCH):
+                self._insert(rows[start : start + BATCH])
+            path.unlink(missing_ok=True)
+        with self.lock:
+            self.size = max(0, self.size - len(content))
+
+    def _insert(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows; those that the database will never take are set aside, or they would block the rest."""
+        try:
+            self.table.insert(rows)
+        except (sql.exc.DataError, sql.exc.IntegrityError):
+            if len(rows) > 1:
+                half = len(rows) // 2
+                self._insert(rows[:half])
+                self._insert(rows[half:])
+                return
+            self.rejected += 1
+            with (self.folder / "rejected.txt").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(rows[0]) + "\n")
+
+    def _rows(self, line: bytes) -> list[dict[str, Any]]:
+        try:
+            found = json.loads(line)
+        except ValueError:  # the end of a file that was cut off with the power
+            return []
+        common = {key: found[key] for key in ("request", "time", "version")}
+        common["environment"] = self.environment
+        asked, answered = found["asked"]["rows"], found["answered"]
+        return [
+            {**common, "row": k, "features": json.dumps(row), "prediction": json.dumps(answer)}
+            for k, (row, answer) in enumerate(zip(asked, answered, strict=True))
+        ]

@@ -1,0 +1,134 @@
+"""The prediction log: nothing that was answered is lost, whatever is killed or away."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sql
+
+from << cookiecutter.package_name >>.delivery import journal
+
+AWAY = "postgresql://nobody@127.0.0.1:1/away"
+ASKED, ANSWERED = b'{"rows": [{"a": 1},\n {"a": null}]}', [0.25, [0.5, 0.5]]
+WRITER = """
+import sys
+from pathlib import Path
+from {module} import Journal, Table
+log = Journal(Path({folder!r}), Table({url!r}), "dev", 10**9)
+while True:
+    log.add(1, {asked!r}, {answered!r})
+    print(flush=True)
+"""
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'predictions.db'}"
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Callable[..., journal.Journal]:
+    def make(url: str, limit: int = 10**9) -> journal.Journal:
+        return journal.Journal(tmp_path / "journal", journal.Table(url), "dev", limit)
+
+    return make
+
+
+def rows(url: str) -> list[tuple]:
+    table = journal.Table(url).table
+    with sql.create_engine(url).connect() as connection:
+        return [tuple(row) for row in connection.execute(sql.select(table).order_by(table.c.time))]
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_prediction_is_a_row(opened, url, tmp_path):
+    log, before = opened(url), time.time()
+    log.add(7, ASKED, ANSWERED)
+    log.close()
+    (request, first, when, environment, version, *values), second = rows(url)
+    assert (first, environment, version) == (0, "dev", 7)
+    assert before <= when <= time.time()
+    assert [json.loads(value) for value in values] == [{"a": 1}, 0.25]
+    assert second[:2] == (request, 1)
+    assert json.loads(second[-1]) == [0.5, 0.5]
+    assert left(tmp_path / "journal") == []
+
+
+def test_a_database_that_is_away_is_waited_for(opened, url):
+    log = opened(AWAY)
+    for _ in range(10):
+        log.add(1, ASKED, ANSWERED)
+    log.close()
+    opened(url).close()
+    assert len(rows(url)) == 20
+
+
+def test_a_killed_process_loses_nothing_that_it_answered(opened, url, tmp_path):
+    code = WRITER.format(
+        module=journal.__name__,
+        folder=str(tmp_path / "journal"),
+        url=url,
+        asked=ASKED,
+        answered=ANSWERED,
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    time.sleep(3)
+    os.kill(writer.pid, signal.SIGKILL)
+    answered = writer.communicate()[0].count(b"\n")
+    assert answered > 100
+    opened(url).close()
+    found = len(rows(url))
+    assert 2 * answered <= found <= 2 * answered + 2  # the last one was killed before it said so
+
+
+def test_two_processes_share_a_folder(opened, url):
+    """As while a release takes the place of another; neither takes what the other still writes."""
+    both = [opened(url), opened(url)]
+    for log in both * 50:
+        log.add(1, ASKED, ANSWERED)
+    for log in both:
+        log.close()
+    assert len(rows(url)) == 200
+
+
+def test_beyond_its_limit_it_drops_and_counts(opened, url):
+    log = opened(AWAY, limit=1000)
+    for _ in range(50):
+        log.add(1, ASKED, ANSWERED)
+    kept = 50 - log.dropped
+    assert 0 < kept < 10
+    log.close()
+    opened(url).close()
+    assert len(rows(url)) == 2 * kept
+
+
+def test_what_cannot_be_read_or_taken_blocks_nothing(opened, url, tmp_path, monkeypatch):
+    """A line that was cut off, and a row that the database does not take."""
+    log = opened(AWAY)
+    log.add(1, ASKED, ANSWERED)
+    log.add(13, ASKED, ANSWERED)
+    log.close()
+    (file,) = (tmp_path / "journal").glob("*.jsonl")
+    file.write_bytes(file.read_bytes() + b'\n{"request": "cut o')
+    insert = journal.Table.insert
+
+    def picky(table: journal.Table, some: list[dict]) -> None:
+        if any(row["version"] == 13 for row in some):
+            raise sql.exc.DataError("insert", {}, ValueError("13"))
+        insert(table, some)
+
+    monkeypatch.setattr(journal.Table, "insert", picky)
+    log = opened(url)
+    log.close()
+    assert len(rows(url)) == 2
+    assert log.rejected == 2
+    assert left(tmp_path / "journal") == ["rejected.txt"]
