@@ -248,10 +248,10 @@ def test_a_person_brings_it_to_production(team):
 
 def test_a_release_that_fails_in_staging_never_comes_to_production(team):
     old = team.images()
-    good = "        self.rows.inc(len(rows))"
+    good = "        self.count.inc(len(rows))"
     bad = f'        found = found + ("staging" in __import__("sys").argv)\n{good}'
-    service = "src/flight_delays/delivery/service.py"
-    team.commit(service, good, bad)
+    arms = "src/flight_delays/delivery/arms.py"
+    team.commit(arms, good, bad)
     ran = team.workflow(CD, "push")
     assert ran.code == 1
     assert re.findall(r"# (\w+ ?\w*): (dev|staging|production)", ran.summary) == [
@@ -262,7 +262,7 @@ def test_a_release_that_fails_in_staging_never_comes_to_production(team):
     dev, staging, production = team.images()
     assert (staging, production) == (old[1], old[2])
     assert dev != old[0]
-    team.commit(service, bad, good)
+    team.commit(arms, bad, good)
 
 
 def test_reviewers_let_it_pass(team):

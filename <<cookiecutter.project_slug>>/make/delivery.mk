@@ -1,5 +1,5 @@
 # Delivery: what CI and CD run, and the service. Included by the Makefile.
-.PHONY: types secrets audit sbom build image deploy service
+.PHONY: types secrets audit sbom build image deploy service canary
 PINS := requirements/service.txt # what runs in production
 AUDIT ?= # options of pip-audit, such as another source of advisories
 
@@ -28,3 +28,7 @@ deploy: | $(BIN)/python ## roll out in ENV=dev, check, go back on failure (DIGES
 
 service: | $(BIN)/python ## answer over HTTP with the model of ENV=dev (PORT=8080)
 	@$(STEP) service --env $(or $(ENV),dev) $(if $(PORT),--port $(PORT))
+
+canary: | $(BIN)/python ## let VERSION=champion answer 5, 25, 100 % in ENV=production (SHARE=, SHADOW=1, STOP=1)
+	@$(STEP) canary --env $(or $(ENV),production) $(if $(VERSION),--version $(VERSION)) \
+	  $(if $(SHARE),--share $(SHARE)) $(if $(SHADOW),--shadow) $(if $(STOP),--stop)

@@ -97,24 +97,26 @@ def test_releases_follow_each_other_without_a_gap(released, params, commit):
 def test_what_fails_its_checks_goes_back(released, params, commit, capsys):
     """A release that answers otherwise than batch, one that is slow, one that does not start."""
     before = targets.ready(url())
-    service = released / "src" / settings.__package__.replace(".", "/") / "service.py"
-    code, limits = service.read_text(encoding="utf-8"), released / "delivery.yaml"
-    for old, new, why in [
+    package = released / "src" / settings.__package__.replace(".", "/")
+    limits = released / "delivery.yaml"
+    for name, old, new, why in [
         (
+            "arms.py",
             "found.tolist()",
             "(found + 0.01).tolist()",
             "online and batch predictions differ",
         ),
-        ("def run(", "1 / 0\n\n\ndef run(", "is not ready"),
+        ("service.py", "def run(", "1 / 0\n\n\ndef run(", "is not ready"),
     ]:
+        code = (package / name).read_text(encoding="utf-8")
         assert old in code
-        service.write_text(code.replace(old, new), encoding="utf-8")
+        (package / name).write_text(code.replace(old, new), encoding="utf-8")
         commit()
         assert main(["deploy", "--env", "dev"]) == 1
         said = capsys.readouterr().err
         assert why in said
         assert "rolled back to version 1" in said
-    service.write_text(code, encoding="utf-8")
+        (package / name).write_text(code, encoding="utf-8")
     settled = limits.read_text(encoding="utf-8")
     strict = yaml.safe_load(settled)
     strict["checks"]["p99"] = 0.001
@@ -145,7 +147,7 @@ def test_predictions_are_logged(released, X):
     query = "SELECT count(*), max(version) FROM predictions WHERE request ="
     query += " (SELECT request FROM predictions ORDER BY time DESC LIMIT 1)"
     with sqlite3.connect(releases.home() / "predictions.db") as database:
-        assert database.execute(query).fetchone() == (3, asked.json()["version"])
+        assert database.execute(query).fetchone() == (3, asked.json()["versions"][0])
 
 
 def test_stop(released):

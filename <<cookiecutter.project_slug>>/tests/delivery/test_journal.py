@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +17,23 @@ from << cookiecutter.package_name >>.delivery import journal
 
 AWAY = "postgresql://nobody@127.0.0.1:1/away"
 ASKED, ANSWERED = b'{"rows": [{"a": 1},\n {"a": null}]}', [0.25, [0.5, 0.5]]
+
+
+def add(log: journal.Journal, version: int = 1, **record) -> None:
+    """A request of two rows and its answer."""
+    record = {"time": time.time(), "seconds": 0.001, "shadow": False, "looked_up": None} | record
+    scored = [(k, version, answer) for k, answer in enumerate(ANSWERED)]
+    log.add(ASKED, scored, request=uuid.uuid4().hex, **record)
+
+
 WRITER = """
-import sys
+import sys, uuid
 from pathlib import Path
 from {module} import Journal, Table
 log = Journal(Path({folder!r}), Table({url!r}), "dev", 10**9)
 while True:
-    log.add(1, {asked!r}, {answered!r})
+    record = dict(request=uuid.uuid4().hex, time=0.0, seconds=0.0, shadow=False, looked_up=None)
+    log.add({asked!r}, [(k, 1, answer) for k, answer in enumerate({answered!r})], **record)
     print(flush=True)
 """
 
@@ -52,10 +63,10 @@ def left(folder: Path) -> list[str]:
 
 def test_a_prediction_is_a_row(opened, url, tmp_path):
     log, before = opened(url), time.time()
-    log.add(7, ASKED, ANSWERED)
+    add(log, 7)
     log.close()
-    (request, first, when, environment, version, *values), second = rows(url)
-    assert (first, environment, version) == (0, "dev", 7)
+    (request, first, version, when, _, environment, shadow, *values), second = rows(url)
+    assert (first, environment, version, shadow) == (0, "dev", 7, False)
     assert before <= when <= time.time()
     assert [json.loads(value) for value in values] == [{"a": 1}, 0.25]
     assert second[:2] == (request, 1)
@@ -63,10 +74,20 @@ def test_a_prediction_is_a_row(opened, url, tmp_path):
     assert left(tmp_path / "journal") == []
 
 
+def test_what_was_looked_up_is_a_feature_too(opened, url):
+    log = opened(url)
+    add(log, looked_up=[{"b": 2.5}, {"b": None}])
+    log.close()
+    assert [json.loads(row[-2]) for row in rows(url)] == [
+        {"a": 1, "b": 2.5},
+        {"a": None, "b": None},
+    ]
+
+
 def test_a_database_that_is_away_is_waited_for(opened, url):
     log = opened(AWAY)
     for _ in range(10):
-        log.add(1, ASKED, ANSWERED)
+        add(log)
     log.close()
     opened(url).close()
     assert len(rows(url)) == 20
@@ -94,7 +115,7 @@ def test_two_processes_share_a_folder(opened, url):
     """As while a release takes the place of another; neither takes what the other still writes."""
     both = [opened(url), opened(url)]
     for log in both * 50:
-        log.add(1, ASKED, ANSWERED)
+        add(log)
     for log in both:
         log.close()
     assert len(rows(url)) == 200
@@ -103,7 +124,7 @@ def test_two_processes_share_a_folder(opened, url):
 def test_beyond_its_limit_it_drops_and_counts(opened, url):
     log = opened(AWAY, limit=1000)
     for _ in range(50):
-        log.add(1, ASKED, ANSWERED)
+        add(log)
     kept = 50 - log.dropped
     assert 0 < kept < 10
     log.close()
@@ -114,8 +135,8 @@ def test_beyond_its_limit_it_drops_and_counts(opened, url):
 def test_what_cannot_be_read_or_taken_blocks_nothing(opened, url, tmp_path, monkeypatch):
     """A line that was cut off, and a row that the database does not take."""
     log = opened(AWAY)
-    log.add(1, ASKED, ANSWERED)
-    log.add(13, ASKED, ANSWERED)
+    add(log)
+    add(log, 13)
     log.close()
     (file,) = (tmp_path / "journal").glob("*.jsonl")
     file.write_bytes(file.read_bytes() + b'\n{"request": "cut o')

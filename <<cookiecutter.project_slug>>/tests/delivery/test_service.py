@@ -1,10 +1,8 @@
 """The prediction service: the answers of batch scoring, and a 422 that names the field."""
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -133,40 +131,3 @@ def test_it_says_what_it_serves(client, loaded, running):
     assert list(document["components"]["schemas"]["Row"]["properties"]) == list(loaded.kinds)
     assert "/predict" in document["paths"]
     assert "requests_total" in client.get("/metrics").text
-
-
-def test_it_follows_the_alias_and_refuses_what_cannot_serve(version, params, monkeypatch):
-    """The old version answers until the new one is loaded and checked; a broken one never does."""
-    running = service.Service(service.Served(version, params), LIMITS)
-    newer = registry.find_version(tracking.connect(), version.name, str(version.version))
-    broken = SimpleNamespace(name=version.name, version="99", tags={})
-    places = iter([newer, broken, RuntimeError("away")])
-
-    def find():
-        found = next(places, newer)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    async def watch() -> None:
-        following = asyncio.create_task(service.follow(running, find, params, 0.01))
-        while "99" not in running.refused:
-            await asyncio.sleep(0.01)
-        monkeypatch.setattr(newer, "_version", "77")
-        while running.served.version != 77:
-            await asyncio.sleep(0.01)
-        following.cancel()
-
-    monkeypatch.setattr(service, "Served", lambda found, params: served(found, version, params))
-    asyncio.run(asyncio.wait_for(watch(), 60))
-
-
-def served(found, version, params) -> service.Served:
-    if found.version == "99":
-        raise RuntimeError("no such version")
-    made = registry_served(version, params)
-    made.version = int(found.version)
-    return made
-
-
-registry_served = service.Served

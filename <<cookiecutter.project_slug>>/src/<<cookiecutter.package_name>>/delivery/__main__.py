@@ -18,6 +18,16 @@ COMMANDS: Steps = {
             "--version": {"help": "number or alias (default: of the environment before; champion)"},
         },
     ),
+    "canary": (
+        "let a version answer for more and more of the traffic, and go back if it does not do well",
+        {
+            "--env": {"default": "production", "help": "environment (default: production)"},
+            "--version": {"default": "champion", "help": "number or alias (default: champion)"},
+            "--share": {"type": float, "help": "an A/B test: this share in percent, until --stop"},
+            "--shadow": {"action": "store_true", "help": "score without answering, until --stop"},
+            "--stop": {"action": "store_true", "help": "let there be no canary and no shadow"},
+        },
+    ),
     "compare": (
         "train on a sample here and in another checkout, and put the metrics side by side",
         {

@@ -15,7 +15,7 @@ from .. import tracking
 from ..errors import UserError
 from ..params import ROOT, load
 from ..registry import find_version, load_model, require_version
-from . import checks, releases, settings, targets
+from . import arms, checks, releases, settings, targets
 from .scoring import golden
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def run(env: str, image: str | None, version: str | None, stop: bool = False) ->
                 f"{env}: nothing runs in {below}: deploy there, or name image and version"
             )
         image = image or (passed.image if passed else releases.build())
-        deploy(env, target, image, version or (passed.version if passed else "champion"), limits)
+        deploy(env, target, image, version or (below if passed and below else "champion"), limits)
 
 
 def deploy(
@@ -52,6 +52,8 @@ def deploy(
     written = {"environment": env, **release._asdict(), "decision": "deployed"}
     with tracking.decision(f"deploy version {wanted.version} to {env}") as run_id:
         try:
+            arms.set_canary(client, name, env, None)
+            arms.set_shadow(client, name, env, None)
             client.set_registered_model_alias(name, env, str(wanted.version))
             target.roll_out(release, limits.checks.ready)
             rows = golden(wanted, loaded)

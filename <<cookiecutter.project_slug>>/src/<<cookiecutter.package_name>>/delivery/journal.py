@@ -11,7 +11,6 @@ import logging
 import os
 import threading
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +36,27 @@ class Table:
             sql.MetaData(),
             sql.Column("request", sql.String, primary_key=True),
             sql.Column("row", sql.Integer, primary_key=True),
+            sql.Column("version", sql.Integer, primary_key=True),
             sql.Column("time", sql.Double, nullable=False, index=True),  # seconds since 1970, UTC
+            sql.Column("seconds", sql.Double, nullable=False),  # that the request took
             sql.Column("environment", sql.String, nullable=False),
-            sql.Column("version", sql.Integer, nullable=False),
-            sql.Column("features", sql.String, nullable=False),  # JSON
-            sql.Column("prediction", sql.String, nullable=False),  # JSON
+            sql.Column("shadow", sql.Boolean, nullable=False),  # scored without answering
+            sql.Column("features", sql.String, nullable=False),  # JSON, those looked up too
+            sql.Column(
+                "prediction", sql.String
+            ),  # JSON; null: this version failed, another answered
         )
         self.made = False
 
-    def insert(self, rows: list[dict[str, Any]]) -> None:
-        """Add rows, all or none; those that are there already stay as they are."""
+    def make(self) -> None:
+        """Create the table if it is not there."""
         if not self.made:
             self.table.metadata.create_all(self.engine)
             self.made = True
+
+    def insert(self, rows: list[dict[str, Any]]) -> None:
+        """Add rows, all or none; those that are there already stay as they are."""
+        self.make()
         dialect = postgresql if self.engine.dialect.name == "postgresql" else sqlite
         with self.engine.begin() as connection:
             connection.execute(dialect.insert(self.table).on_conflict_do_nothing(), rows)
@@ -77,10 +84,13 @@ class Journal:
         fcntl.flock(self.file, fcntl.LOCK_EX)
         self.empty = True
 
-    def add(self, version: int, asked: bytes, answered: list) -> None:
-        """Append a request's body and its answer; beyond the limit they are dropped, and counted."""
-        record = {"request": uuid.uuid4().hex, "time": time.time(), "version": version}
-        record |= {"asked": msgspec.Raw(asked), "answered": answered}
+    def add(self, asked: bytes, scored: list[tuple[int, int, Any]], **record: Any) -> None:
+        """Append a request's body and what was `scored`: of each row its number, version, prediction.
+
+        `record` has request, time, seconds, shadow, and `looked_up`: of each row the features found in
+        the online store, if any. Beyond the limit all is dropped, and counted.
+        """
+        record |= {"asked": msgspec.Raw(asked), "scored": scored}
         line = b"\n" + msgspec.json.encode(record).replace(b"\n", b" ")
         with self.lock:
             if self.size + len(line) > self.limit:
@@ -156,10 +166,16 @@ class Journal:
             found = json.loads(line)
         except ValueError:  # the end of a file that was cut off with the power
             return []
-        common = {key: found[key] for key in ("request", "time", "version")}
+        common = {key: found[key] for key in ("request", "time", "seconds", "shadow")}
         common["environment"] = self.environment
-        asked, answered = found["asked"]["rows"], found["answered"]
+        asked, looked_up = found["asked"]["rows"], found["looked_up"]
         return [
-            {**common, "row": k, "features": json.dumps(row), "prediction": json.dumps(answer)}
-            for k, (row, answer) in enumerate(zip(asked, answered, strict=True))
+            {
+                **common,
+                "row": k,
+                "version": version,
+                "features": json.dumps(asked[k] | looked_up[k] if looked_up else asked[k]),
+                "prediction": None if answer is None else json.dumps(answer),
+            }
+            for k, version, answer in found["scored"]
         ]

@@ -32,6 +32,11 @@ def home() -> Path:
     return Path(os.environ.get("DELIVERY_HOME") or ROOT / ".delivery").resolve()
 
 
+def prediction_log() -> str:
+    """The database of the prediction log: PREDICTION_LOG_URL, else a file beside the releases."""
+    return os.environ.get("PREDICTION_LOG_URL") or f"sqlite:///{home() / 'predictions.db'}"
+
+
 def build() -> str:
     """A release of the commit that is checked out; returns its digest. Equal commits make equal ones."""
     commit = tracking.commit()

@@ -15,26 +15,28 @@ import signal
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-import prometheus_client as prometheus
 import uvicorn
 from fastapi import FastAPI, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from .. import __doc__ as about
 from .. import tracking
 from ..errors import UserError, sentence
 from ..features import Kinds
-from ..params import ROOT, Params, load
-from ..registry import find_version, require_version
+from ..params import ROOT, Data, load
+from ..registry import require_version
 from . import settings
+from .arms import Arm, Routes, Shadow, Split, fits, routes
 from .journal import Journal, Table
+from .metrics import Metrics
+from .online import Online, names
 from .releases import COMMIT, IMAGE
+from .schema import RefusedError, Schema
 from .scoring import Served
 
 if sys.platform == "win32":
@@ -42,90 +44,11 @@ if sys.platform == "win32":
 else:
     from uvloop import run as run_loop
 
-TYPES: dict[str, Any] = {"number": float | None, "text": str | None, "date": datetime | None}
 JSON = (b"content-type", b"application/json")
 CHECK = (b"x-check", b"deployment")  # a request of checks.py is answered, but no prediction to log
+LATER = 60  # seconds after which no request is left that began with a version of before
 
 log = logging.getLogger(__name__)
-
-
-class RefusedError(Exception):
-    """A request that is answered with this status and what is wrong."""
-
-    def __init__(self, status: int, detail: Any) -> None:
-        self.status, self.detail = status, detail
-
-
-class Schema:
-    """What a request holds: rows with the columns of the signature, each of which may be missing."""
-
-    def __init__(self, kinds: Kinds, limit: int) -> None:
-        names = {f"column_{k}": (name, TYPES[kind]) for k, (name, kind) in enumerate(kinds.items())}
-        config = ConfigDict(extra="forbid")
-        fields = {key: (kind, Field(None, alias=name)) for key, (name, kind) in names.items()}
-        row = create_model("Row", __config__=config, **fields)  # type: ignore[call-overload]
-        several = Annotated[list[row], Field(min_length=1, max_length=limit)]  # type: ignore[valid-type]
-        self.model: type[BaseModel] = create_model("Rows", __config__=config, rows=(several, ...))
-        quick = msgspec.defstruct(
-            "Row",
-            [(key, kind, None) for key, (_, kind) in names.items()],
-            rename={key: name for key, (name, _) in names.items()},
-            forbid_unknown_fields=True,
-        )
-        whole = Annotated[list[quick], msgspec.Meta(min_length=1, max_length=limit)]  # type: ignore[valid-type]
-        body = msgspec.defstruct("Rows", [("rows", whole)], forbid_unknown_fields=True)
-        self.decoder = msgspec.json.Decoder(body)
-        self.dates = [k for k, kind in enumerate(kinds.values()) if kind == "date"]
-
-    def rows(self, body: bytes) -> list[tuple]:
-        """The rows of a request in the order of the signature; RefusedError names every wrong field."""
-        try:
-            found = [msgspec.structs.astuple(row) for row in self.decoder.decode(body).rows]  # type: ignore[attr-defined]
-        except (
-            msgspec.DecodeError
-        ):  # pydantic knows more forms of a date, and says all that is wrong
-            try:
-                given = self.model.model_validate_json(body).rows  # type: ignore[attr-defined]
-                found = [tuple(dict(row).values()) for row in given]
-            except ValidationError as error:  # without the values, which may be private
-                wrong = error.errors(include_url=False, include_input=False, include_context=False)
-                detail = [{**e, "loc": ["body", *e["loc"]]} for e in wrong]
-                raise RefusedError(422, detail) from None
-        return [_without_zone(row, self.dates) for row in found] if self.dates else found
-
-
-def _without_zone(row: tuple, dates: list[int]) -> tuple:
-    """Dates with a zone become UTC, as in training."""
-    if all(row[k] is None or row[k].tzinfo is None for k in dates):
-        return row
-    values = list(row)
-    for k in dates:
-        if values[k] is not None and values[k].tzinfo is not None:
-            values[k] = values[k].astimezone(UTC).replace(tzinfo=None)
-    return tuple(values)
-
-
-class Metrics:
-    """What Prometheus reads from /metrics."""
-
-    def __init__(self, journal: Journal | None) -> None:
-        self.registry = prometheus.CollectorRegistry()
-        named: dict[str, Any] = {"registry": self.registry}
-        self.requests = prometheus.Counter("requests", "Predictions asked for", ["status"], **named)
-        self.rows = prometheus.Counter("rows", "Rows scored", ["version"], **named)
-        self.seconds = prometheus.Histogram("seconds", "Time to answer", **named)
-        self.version = prometheus.Gauge("model_version", "Version that answers", **named)
-        self.refused = prometheus.Counter(
-            "refused_versions", "Versions that may not serve", **named
-        )
-        if journal is not None:
-            for key, text in (
-                ("size", "Bytes that wait for the database"),
-                ("dropped", "Requests that the journal had no room for: act on any"),
-                ("rejected", "Rows that the database did not take"),
-            ):
-                gauge = prometheus.Gauge(f"prediction_log_{key}", text, **named)
-                gauge.set_function(functools.partial(getattr, journal, key))
 
 
 class Service:
@@ -137,23 +60,78 @@ class Service:
         limits: settings.Service,
         name: str = "model",
         journal: Journal | None = None,
+        data: Data | None = None,
     ) -> None:
-        self.limits, self.journal = limits, journal
-        self.metrics = Metrics(journal)
+        self.limits, self.journal, self.metrics = limits, journal, Metrics()
+        self.id = data and data.id
+        self.views = names(data) if data else ()
+        self.online = Online(data) if data and self.views else None
         self.token = os.environ.get("SERVICE_TOKEN", "")
+        self.loaded = {str(served.version): served}
         self.refused: dict[str, str] = {}  # version -> why it may not serve
+        self.shadow: Shadow | None = None
+        self.served = served
         self.api = self._api(name)
-        self.swap(served)
+        self.arrange(Routes(str(served.version)))
+        self._watch()
 
-    def swap(self, served: Served) -> None:
-        """Answer with this model from now on; requests that have begun keep the old one."""
-        self.served, self.schema = served, Schema(served.kinds, self.limits.rows)
-        self.metrics.version.set(served.version)
-        self.rows = self.metrics.rows.labels(str(served.version))
+    def arrange(self, wanted: Routes) -> None:
+        """Answer with these versions from now on; requests that have begun keep the old ones."""
+        self.routes, self.served = wanted, self.loaded.get(wanted.main or "", self.served)
+        canary, shadow = (self.loaded.get(name or "") for name in (wanted.canary, wanted.shadow))
+        canary = None if canary is self.served else canary
+        columns = self._columns([served for served in (self.served, canary, shadow) if served])
+        order = list(columns)
+        self.looked_up = {c: order.index(c) for c in self.views if c in columns}
+        self.schema = Schema(columns, self.limits.rows, tuple(self.looked_up))
+        self.columns, self.main = columns, self._arm(self.served, columns)
+        self.canary = canary and self._arm(canary, columns)
+        own = [k for k, c in enumerate(order) if c not in self.views]
+        place = order.index(self.id) if self.id else None
+        self.split = Split(canary.version if canary else 0, wanted.share, own, place)
+        if self.shadow is not None:
+            self.shadow.close()
+        keep = self.journal and self.journal.add
+        self.shadow = Shadow(self._arm(shadow, columns), keep) if shadow and keep else None
+        self.metrics.version.set(self.served.version)
+        self.metrics.share.set(wanted.share if canary else 0)
         self.api.openapi_schema = None
         gc.unfreeze()
         gc.collect()
         gc.freeze()  # the trees need not be looked at again in every collection
+
+    def _columns(self, those: list[Served]) -> Kinds:
+        """What a row may hold: the main version's inputs, and what the feature views need."""
+        columns = Kinds(those[0].kinds)
+        for other in those:
+            columns |= {c: kind for c, kind in other.kinds.items() if c in self.views}
+        more = self.online.needs() if self.online and columns.keys() & self.views else Kinds()
+        if self.id:
+            more[self.id] = "text"
+        return Kinds(columns | {c: kind for c, kind in more.items() if c not in columns})
+
+    def _arm(self, served: Served, columns: Kinds) -> Arm:
+        return Arm(served, columns, self.metrics.rows.labels(str(served.version)))
+
+    def _watch(self) -> None:
+        log, online = self.journal, self.online
+        sources: dict[str, tuple[str, Callable[[], float]]] = {
+            "shadow_dropped": (
+                "Requests that the shadow had no time for",
+                lambda: self.shadow.dropped if self.shadow else 0,
+            )
+        }
+        if log is not None:
+            for key, text in (
+                ("size", "Bytes that wait for the database"),
+                ("dropped", "Requests that the journal had no room for: act on any"),
+                ("rejected", "Rows that the database did not take"),
+            ):
+                sources[f"prediction_log_{key}"] = text, functools.partial(getattr, log, key)
+        if online is not None:
+            text = "Times that the online feature store could not be read"
+            sources["feature_store_missed"] = text, lambda: online.missed
+        self.metrics.watch(sources)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["path"] != "/predict" or scope["method"] != "POST":
@@ -161,16 +139,21 @@ class Service:
             return
         start, status = time.perf_counter(), 200
         try:
-            answer = await self._predict(scope["headers"], receive)
+            answer = await self._predict(scope["headers"], receive, start)
         except RefusedError as error:
             status, answer = error.status, msgspec.json.encode({"detail": error.detail})
+        except Exception:
+            log.exception("a request failed")
+            status, answer = 500, b'{"detail":"the model failed: see the log of the service"}'
         self.metrics.requests.labels(str(status)).inc()
         self.metrics.seconds.observe(time.perf_counter() - start)
         length = (b"content-length", str(len(answer)).encode())
         await send({"type": "http.response.start", "status": status, "headers": [JSON, length]})
         await send({"type": "http.response.body", "body": answer})
 
-    async def _predict(self, headers: list[tuple[bytes, bytes]], receive: Any) -> bytes:
+    async def _predict(
+        self, headers: list[tuple[bytes, bytes]], receive: Any, start: float
+    ) -> bytes:
         if self.token and not _may(headers, self.token):
             raise RefusedError(401, "Authorization: Bearer TOKEN is missing or wrong")
         body, more = b"", True
@@ -179,17 +162,59 @@ class Service:
             body, more = body + message.get("body", b""), message.get("more_body", False)
             if len(body) > self.limits.body:
                 raise RefusedError(413, f"a request has at most {self.limits.body} bytes")
-        served, schema = self.served, self.schema
-        rows = schema.rows(body)
+        shadow, (rows, looked_up) = self.shadow, self._look_up(self.schema.rows(body))
         try:
-            found = await served.score(rows)
+            scored = await self._score(rows)
         except UserError as error:
             raise RefusedError(422, str(error)) from None
-        self.rows.inc(len(rows))
-        predictions = found.tolist()
+        request, predictions, versions = uuid.uuid4().hex, [None] * len(rows), [0] * len(rows)
+        for row, version, prediction in scored:
+            predictions[row], versions[row] = prediction, version
         if self.journal is not None and CHECK not in headers:
-            self.journal.add(served.version, body, predictions)
-        return msgspec.json.encode({"version": served.version, "predictions": predictions})
+            record = {"request": request, "time": time.time(), "looked_up": looked_up}
+            record["seconds"] = time.perf_counter() - start
+            self.journal.add(body, scored, shadow=False, **record)
+            if shadow is not None:
+                shadow.add(rows, asked=body, **record)
+        return msgspec.json.encode(
+            {"request": request, "versions": versions, "predictions": predictions}
+        )
+
+    def _look_up(self, rows: list[tuple]) -> tuple[list[tuple], list[dict] | None]:
+        """The rows with the features of the online store in place of UNSET, and what those are."""
+        if self.online is None or not any(msgspec.UNSET in row for row in rows):
+            return rows, None
+        filled, found = [], []
+        for row in rows:
+            missing = {c: k for c, k in self.looked_up.items() if row[k] is msgspec.UNSET}
+            known = self.online.values(dict(zip(self.columns, row, strict=True)))
+            values = list(row)
+            for column, place in missing.items():
+                values[place] = known[column]
+            filled.append(tuple(values))
+            found.append({column: known[column] for column in missing})
+        return filled, found
+
+    async def _score(self, rows: list[tuple]) -> list[tuple[int, int, Any]]:
+        """Of each row its number, a version and its prediction; the last one of a row is its answer.
+
+        A canary that fails is answered for by the main version; its own prediction is None.
+        """
+        main, canary, scored = self.main, self.canary, list[tuple[int, int, Any]]()
+        left = list(range(len(rows)))
+        if canary is not None and (taken := [k for k in left if self.split(rows[k])]):
+            try:
+                found = await canary.score([rows[k] for k in taken])
+                left = [k for k in left if k not in set(taken)]
+            except Exception as error:
+                log.error("version %d failed: %s", canary.version, sentence(error) or repr(error))
+                self.metrics.failed.inc()
+                found = [None] * len(taken)
+            scored = [(k, canary.version, answer) for k, answer in zip(taken, found, strict=True)]
+        if left:
+            found = await main.score([rows[k] for k in left])
+            scored += [(k, main.version, answer) for k, answer in zip(left, found, strict=True)]
+        return scored
 
     def _api(self, name: str) -> FastAPI:
         api = FastAPI(title=name, description=str(about))
@@ -204,8 +229,11 @@ class Service:
 
         @api.get("/ready")
         def ready() -> dict[str, Any]:
-            """It answers, and with what."""
-            return {"version": self.served.version, **run}
+            """It answers, and with what; `share` is the canary's, in percent."""
+            canary = self.canary and self.canary.version
+            shadow = self.shadow and self.shadow.arm.version
+            arms = {"canary": canary, "share": self.routes.share, "shadow": shadow}
+            return {"version": self.served.version, **arms, **run}
 
         @api.get("/model")
         def model() -> dict[str, Any]:
@@ -216,42 +244,21 @@ class Service:
         @api.get("/metrics")
         def metrics() -> Response:
             """For Prometheus."""
-            text = prometheus.generate_latest(self.metrics.registry)
-            return Response(text, media_type=prometheus.CONTENT_TYPE_LATEST)
+            text, kind = self.metrics.page()
+            return Response(text, media_type=kind)
 
         generated = api.openapi
 
         def openapi() -> dict[str, Any]:
             if api.openapi_schema is None:
-                where = "#/components/schemas/{model}"
-                asked = self.schema.model.model_json_schema(ref_template=where)
-                parts, document = asked.pop("$defs", {}), generated()
+                document = generated()
+                operation, parts = self.schema.operation(bool(self.token))
                 document.setdefault("components", {}).setdefault("schemas", {}).update(parts)
-                document["paths"]["/predict"] = {"post": _operation(asked, bool(self.token))}
+                document["paths"]["/predict"] = {"post": operation}
             return api.openapi_schema or {}
 
         api.openapi = openapi  # type: ignore[method-assign]
         return api
-
-
-def _operation(asked: dict, token: bool) -> dict[str, Any]:
-    """The description of /predict for OpenAPI."""
-    answer = {
-        "type": "object",
-        "properties": {"version": {"type": "integer"}, "predictions": {"type": "array"}},
-        "required": ["version", "predictions"],
-    }
-    said = {"422": "which fields are wrong", "413": "the body is too large"}
-    said |= {"401": "the token is missing or wrong"} if token else {}
-    good = {
-        "description": "in the order of the rows",
-        "content": {"application/json": {"schema": answer}},
-    }
-    return {
-        "summary": "Predictions of one row or many",
-        "requestBody": {"required": True, "content": {"application/json": {"schema": asked}}},
-        "responses": {"200": good, **{code: {"description": text} for code, text in said.items()}},
-    }
 
 
 def _may(headers: list[tuple[bytes, bytes]], token: str) -> bool:
@@ -259,29 +266,42 @@ def _may(headers: list[tuple[bytes, bytes]], token: str) -> bool:
     return secrets.compare_digest(given, f"Bearer {token}".encode())
 
 
-async def follow(service: Service, find: Callable[[], Any], params: Params, seconds: float) -> None:
-    """Swap to the version that has the alias, when it moves; what may not serve is refused once."""
+async def follow(
+    service: Service,
+    find: Callable[[], Routes],
+    serve: Callable[[str], Served],
+    seconds: float,
+) -> None:
+    """Answer with the versions that the registry names; what may not serve is refused once."""
     while True:
         await asyncio.sleep(seconds)
+        if service.online and service.looked_up:
+            await asyncio.to_thread(service.online.refresh)
         try:
-            version = await asyncio.to_thread(find)
+            wanted = await asyncio.to_thread(find)
         except Exception as error:  # the registry is away: keep answering
             log.warning("the registry cannot be asked: %s", sentence(error) or error)
             continue
-        number = str(version.version) if version else None
-        if version is None or number in (str(service.served.version), *service.refused):
+        if wanted == service.routes:
             continue
-        try:
-            served = await asyncio.to_thread(Served, version, params)
-        except Exception as error:
-            service.refused[str(number)] = sentence(error) or f"{type(error).__name__}: {error}"
-            service.metrics.refused.inc()
-            log.error("version %s may not serve: %s", number, service.refused[str(number)])
-            continue
-        old = service.served
-        service.swap(served)
-        old.gather.close()
-        log.info("version %s answers in place of version %d", number, old.version)
+        for number in (wanted.main, wanted.canary, wanted.shadow):
+            if number is None or number in (*service.loaded, *service.refused):
+                continue
+            try:
+                service.loaded[number] = await asyncio.to_thread(serve, number)
+                if number != wanted.main:
+                    fits(service.loaded[number].kinds, service.served.kinds, service.views)
+            except Exception as error:
+                service.loaded.pop(number, None)
+                service.refused[number] = sentence(error) or f"{type(error).__name__}: {error}"
+                service.metrics.refused.inc()
+                log.error("version %s may not serve: %s", number, service.refused[number])
+        service.arrange(wanted)
+        ready = service.served.version, service.canary and service.canary.version, wanted.share
+        log.info("version %s answers; canary %s, of a share of %g %%", *ready)
+        used = {str(service.served.version), wanted.canary, wanted.shadow}
+        for number in service.loaded.keys() - used:
+            asyncio.get_running_loop().call_later(LATER, service.loaded.pop(number).gather.close)
 
 
 def listen(port: int, host: str) -> socket.socket:
@@ -307,7 +327,9 @@ def run(env: str, port: int) -> None:
         journal = Journal(folder, Table(url), env, limits.service.journal)
     else:
         log.warning("predictions are not logged: PREDICTION_LOG_URL names no database")
-    service = Service(served, limits.service, name, journal)
+    service = Service(served, limits.service, name, journal, params.data)
+    if service.online and service.looked_up:
+        service.online.refresh()
     host = os.environ.get("SERVICE_HOST", "127.0.0.1")
     log.info("%s version %d: http://%s:%d", name, service.served.version, host, port)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -315,7 +337,12 @@ def run(env: str, port: int) -> None:
     async def serve() -> None:
         server = uvicorn.Server(uvicorn.Config(service, log_level="warning", lifespan="off"))
         following = asyncio.create_task(
-            follow(service, lambda: find_version(client, name, env), params, limits.service.follow)
+            follow(
+                service,
+                lambda: routes(client, name, env),
+                lambda number: Served(require_version(client, name, number), params),
+                limits.service.follow,
+            )
         )
         await server.serve(sockets=[listen(port, host)])
         following.cancel()

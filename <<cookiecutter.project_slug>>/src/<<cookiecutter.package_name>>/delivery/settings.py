@@ -1,7 +1,7 @@
 """The settings of the delivery floor: delivery.yaml, checked like params.yaml."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -40,12 +40,22 @@ class Checks(Section):
     errors: float = Field(0, ge=0, le=1)
 
 
+class Canary(Section):
+    steps: list[Annotated[float, Field(gt=0, le=100)]] = Field([5, 25, 100], min_length=1)
+    rows: int = Field(500, ge=1)
+    minutes: float = Field(60, gt=0)
+    errors: float = Field(0, ge=0, le=1)
+    p99: float = Field(500, gt=0)
+    psi: float = Field(0.2, gt=0)
+
+
 class Settings(Section):
     service: Service = Service()
     image: str | None = None
     environments: dict[str, Environment]
     approval: Literal["dispatch", "reviewers"] = "dispatch"
     checks: Checks = Checks()
+    canary: Canary = Canary()
 
     @model_validator(mode="after")
     def _image(self) -> "Settings":

@@ -17,7 +17,7 @@ import yaml
 
 from ..errors import UserError
 from ..params import ROOT
-from .releases import COMMIT, IMAGE, home, path_of, python
+from .releases import COMMIT, IMAGE, home, path_of, prediction_log, python
 from .settings import Settings
 
 
@@ -89,7 +89,8 @@ class Local:
         environment |= {COMMIT: (place / "commit").read_text(encoding="utf-8").strip()}
         environment["OMP_NUM_THREADS"] = "1"
         environment.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{ROOT / 'mlflow.db'}")
-        environment.setdefault("PREDICTION_LOG_URL", f"sqlite:///{home() / 'predictions.db'}")
+        environment["PREDICTION_LOG_URL"] = prediction_log()
+        environment.setdefault("FEATURE_STORE_URL", f"sqlite:///{ROOT / 'data/online.db'}")
         environment.setdefault("PREDICTION_JOURNAL", str(home() / "journal" / self.name))
         environment.pop("RUNNER_TRACKING_ID", None)  # GitHub's runner ends what has it
         command = [str(python(release.image)), "-m", __package__.partition(".")[0], "service"]

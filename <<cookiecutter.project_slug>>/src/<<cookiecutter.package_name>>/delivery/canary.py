@@ -1,0 +1,173 @@
+"""Canary: a new version answers for more and more of the traffic, and for none if it does not do well.
+
+`python -m << cookiecutter.package_name >> canary --env production` takes the champion through `canary.steps` of delivery.yaml;
+at each step it must answer so many rows within the limits on failures, latency and the distribution of
+scores, told from the prediction log. Then the alias moves. `--share 50` starts an A/B test, `--shadow` scores
+without answering; both stay until `--stop`.
+"""
+
+import json
+import logging
+import time
+from typing import Any
+
+import filelock
+import mlflow
+import numpy as np
+import pandas as pd
+import sqlalchemy as sql
+from mlflow.entities.model_registry import ModelVersion
+
+from .. import tracking
+from ..continuous_training import settings as training
+from ..continuous_training.distributions import bins, compare, count
+from ..errors import UserError
+from ..features import Kinds
+from ..params import load
+from ..registry import load_model, require_version
+from . import arms, journal, online, releases, settings, targets
+
+ENOUGH = 100  # rows of the main version, without which the scores are not compared
+SCORE = Kinds(score="number")
+
+log = logging.getLogger(__name__)
+
+
+def run(env: str, version: str, share: float | None, shadow: bool, stop: bool) -> None:
+    params, limits = load(), settings.load()
+    settings.before(env, limits)
+    client, name = tracking.connect(), params.register_.name
+    releases.home().mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(releases.home() / f"{env}.lock"):
+        if stop:
+            arms.set_canary(client, name, env, None)
+            arms.set_shadow(client, name, env, None)
+            return
+        new, main = require_version(client, name, version), require_version(client, name, env)
+        if new.version == main.version:
+            log.info("nothing to do: version %s answers in %s", new.version, env)
+            return
+        views = online.names(params.data)
+        arms.fits(load_model(new, params).kinds, load_model(main, params).kinds, views)
+        target, number = targets.of(env, limits), str(new.version)
+        if shadow:
+            arms.set_shadow(client, name, env, number)
+            follows(target, limits, shadow=new.version)
+            log.info("version %s scores in the shadow of version %s", number, main.version)
+        elif share is not None:
+            arms.set_canary(client, name, env, number, share)
+            follows(target, limits, canary=new.version, share=share)
+            log.info("version %s answers %g %% in %s", number, share, env)
+        else:
+            walk(client, env, (new, main), target, limits)
+
+
+def walk(
+    client: mlflow.MlflowClient,
+    env: str,
+    versions: tuple[ModelVersion, ModelVersion],
+    target: targets.Target,
+    limits: settings.Settings,
+) -> None:
+    """Raise the share of a new version step by step, or take it back to none; raises UserError."""
+    (new, main), start, said = versions, time.time(), list[str]()
+    name, written = new.name, {"environment": env, "version": str(new.version)}
+    predictions = journal.Table(releases.prediction_log())
+    with tracking.decision(f"canary of version {new.version} in {env}") as run_id:
+        try:
+            for share in limits.canary.steps:
+                arms.set_canary(client, name, env, str(new.version), share)
+                follows(target, limits, canary=new.version, share=share)
+                said.append(f"{share:g} %: {watch(predictions, env, versions, start, limits)}")
+                log.info("%s", said[-1])
+            client.set_registered_model_alias(name, env, str(new.version))
+            follows(target, limits, version=new.version)
+            written["decision"] = "deployed"
+        except BaseException as error:
+            written["decision"] = "rolled back"
+            back = f"version {main.version} answers everything again"
+            raise UserError(f"{env}: version {new.version}: {error}; {back}") from error
+        finally:
+            arms.set_canary(client, name, env, None)
+            client.log_dict(run_id, {**written, "steps": said}, "canary.json")
+            for key, value in written.items():
+                client.set_tag(run_id, key, value)
+    log.info("%s: version %s answers everything", env, new.version)
+
+
+def follows(target: targets.Target, limits: settings.Settings, **wanted: Any) -> None:
+    """Wait until the service says so; UserError if it does not, or has refused the version."""
+    end = time.monotonic() + 3 * limits.service.follow + limits.checks.ready
+    wanted = {key: int(value) if key != "share" else value for key, value in wanted.items()}
+    while time.monotonic() < end:
+        now = targets.ready(target.url)
+        if wanted.items() <= now.items():
+            return
+        time.sleep(0.2)
+    raise UserError(f"{target.url} does not follow the registry: /health says why")
+
+
+def watch(
+    predictions: journal.Table,
+    env: str,
+    versions: tuple[ModelVersion, ModelVersion],
+    start: float,
+    limits: settings.Settings,
+) -> str:
+    """Wait for enough rows of this step and judge them; returns what was found, raises UserError."""
+    step, rule = time.time(), limits.canary
+    new, main = (int(version.version) for version in versions)
+    end = step + rule.minutes * 60
+    while True:
+        rows = since(predictions, env, start)
+        own = rows[rows["version"] == new]
+        found = judge(own, rows[rows["version"] == main], rule)
+        if (own["time"] >= step).sum() >= rule.rows:
+            return found
+        if time.time() > end:
+            answered = (own["time"] >= step).sum()
+            raise UserError(
+                f"{answered} rows in {rule.minutes:g} minutes, not {rule.rows}: {found}"
+            )
+        time.sleep(0.5)
+
+
+def since(predictions: journal.Table, env: str, start: float) -> pd.DataFrame:
+    """The newest answers (at most 100,000): version, time, seconds, score (NaN: it failed)."""
+    own = predictions.table.c
+    query = sql.select(own.version, own.time, own.seconds, own.prediction)
+    query = query.where(own.environment == env, own.time >= start, sql.not_(own.shadow))
+    predictions.make()
+    with predictions.engine.connect() as connection:
+        found = connection.execute(query.order_by(own.time.desc()).limit(100_000))
+        rows = pd.DataFrame(found.fetchall(), columns=["version", "time", "seconds", "prediction"])
+    return rows.assign(score=[score(text) for text in rows["prediction"]])
+
+
+def score(text: str | None) -> float:
+    """One number of a prediction: the last class's probability, or the value."""
+    found = None if text is None else json.loads(text)
+    value = found[-1] if isinstance(found, list) else found
+    return np.nan if value is None else float(value)
+
+
+def judge(own: pd.DataFrame, main: pd.DataFrame, rule: settings.Canary) -> str:
+    """Failures, latency and scores of a canary, in words; UserError if one is beyond its limit."""
+    if own.empty:
+        return "no row yet"
+    failed = own["score"].isna().mean()
+    p99 = own["seconds"].quantile(0.99) * 1000
+    said = f"{len(own)} rows, {failed:.2%} failed (allowed {rule.errors:.2%}), "
+    said += f"p99 {p99:.0f} ms (allowed {rule.p99:g})"
+    wrong = failed > rule.errors or (p99 > rule.p99 and len(own) >= ENOUGH)
+    scores, known = own["score"].dropna(), main["score"].dropna()
+    if min(len(scores), len(known)) >= ENOUGH:
+        cuts = bins(known.to_frame(), SCORE)
+        reference, batch = (count(part.to_frame(), cuts)["score"] for part in (known, scores))
+        allowed = training.Drift(psi=rule.psi, ks=1)
+        found = compare(reference, batch, "number", allowed)
+        said += f", PSI of the scores {found['psi']:.3f} (allowed {rule.psi:g} beside chance)"
+        wrong |= found["drifted"]
+    if wrong:
+        raise UserError(said)
+    return said

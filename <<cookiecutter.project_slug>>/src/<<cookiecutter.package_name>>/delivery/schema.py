@@ -1,0 +1,103 @@
+"""What a request holds, and what is said of one that is wrong: by the signature of the model.
+
+A row may lack any column of the signature. Columns of the feature views come from the online feature store
+unless a row gives them; the columns that these go by, and `data.id`, may be given beside the signature.
+"""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from ..features import Kinds
+
+TYPES: dict[str, Any] = {"number": float | None, "text": str | None, "date": datetime | None}
+
+
+class RefusedError(Exception):
+    """A request that is answered with this status and what is wrong."""
+
+    def __init__(self, status: int, detail: Any) -> None:
+        self.status, self.detail = status, detail
+
+
+class Schema:
+    """Requests of at most `limit` rows with these columns; those looked up are UNSET where not given."""
+
+    def __init__(self, kinds: Kinds, limit: int, looked_up: tuple[str, ...] = ()) -> None:
+        names = {f"column_{k}": (name, TYPES[kind]) for k, (name, kind) in enumerate(kinds.items())}
+        config = ConfigDict(extra="forbid")
+        gone = {name: msgspec.UNSET if name in looked_up else None for name in kinds}
+        fields = {
+            key: (kind, Field(default_factory=lambda name=name: gone[name], alias=name))
+            for key, (name, kind) in names.items()
+        }
+        row = create_model("Row", __config__=config, **fields)  # type: ignore[call-overload]
+        several = Annotated[list[row], Field(min_length=1, max_length=limit)]  # type: ignore[valid-type]
+        self.model: type[BaseModel] = create_model("Rows", __config__=config, rows=(several, ...))
+        quick = msgspec.defstruct(
+            "Row",
+            [
+                (key, kind | msgspec.UnsetType if name in looked_up else kind, gone[name])
+                for key, (name, kind) in names.items()
+            ],
+            rename={key: name for key, (name, _) in names.items()},
+            forbid_unknown_fields=True,
+        )
+        whole = Annotated[list[quick], msgspec.Meta(min_length=1, max_length=limit)]  # type: ignore[valid-type]
+        body = msgspec.defstruct("Rows", [("rows", whole)], forbid_unknown_fields=True)
+        self.decoder = msgspec.json.Decoder(body)
+        self.dates = [k for k, kind in enumerate(kinds.values()) if kind == "date"]
+
+    def rows(self, body: bytes) -> list[tuple]:
+        """The rows of a request, columns in order; RefusedError names every wrong field."""
+        try:
+            found = [msgspec.structs.astuple(row) for row in self.decoder.decode(body).rows]  # type: ignore[attr-defined]
+        except (
+            msgspec.DecodeError
+        ):  # pydantic knows more forms of a date, and says all that is wrong
+            try:
+                given = self.model.model_validate_json(body).rows  # type: ignore[attr-defined]
+                found = [tuple(dict(row).values()) for row in given]
+            except ValidationError as error:  # without the values, which may be private
+                wrong = error.errors(include_url=False, include_input=False, include_context=False)
+                detail = [{**e, "loc": ["body", *e["loc"]]} for e in wrong]
+                raise RefusedError(422, detail) from None
+        return [_without_zone(row, self.dates) for row in found] if self.dates else found
+
+    def operation(self, token: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The description of /predict for OpenAPI, and the schemas that it names."""
+        asked = self.model.model_json_schema(ref_template="#/components/schemas/{model}")
+        answer = {
+            "type": "object",
+            "properties": {
+                "request": {"type": "string"},
+                "versions": {"type": "array", "items": {"type": "integer"}},
+                "predictions": {"type": "array"},
+            },
+            "required": ["request", "versions", "predictions"],
+        }
+        said = {"422": "which fields are wrong", "413": "the body is too large"}
+        said |= {"401": "the token is missing or wrong"} if token else {}
+        good = {
+            "description": "in the order of the rows",
+            "content": {"application/json": {"schema": answer}},
+        }
+        parts = asked.pop("$defs", {})
+        return {
+            "summary": "Predictions of one row or many",
+            "requestBody": {"required": True, "content": {"application/json": {"schema": asked}}},
+            "responses": {"200": good, **{k: {"description": text} for k, text in said.items()}},
+        }, parts
+
+
+def _without_zone(row: tuple, dates: list[int]) -> tuple:
+    """Dates with a zone become UTC, as in training."""
+    if all(row[k] is None or row[k].tzinfo is None for k in dates):
+        return row
+    values = list(row)
+    for k in dates:
+        if values[k] is not None and values[k].tzinfo is not None:
+            values[k] = values[k].astimezone(UTC).replace(tzinfo=None)
+    return tuple(values)

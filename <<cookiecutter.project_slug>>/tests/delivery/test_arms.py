@@ -1,0 +1,202 @@
+"""The service follows the registry: another version, a canary for a share of the entities, a shadow."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import pandas as pd
+import pytest
+import sqlalchemy as sql
+
+from << cookiecutter.package_name >> import registry, tracking
+from << cookiecutter.package_name >>.delivery import arms, canary, checks, journal, service, settings
+from << cookiecutter.package_name >>.errors import UserError
+from << cookiecutter.package_name >>.features import Kinds
+
+LIMITS = settings.Service()
+
+
+@pytest.fixture(scope="module")
+def version(trained: Path, params):
+    return registry.require_version(tracking.connect(), params.register_.name, "champion")
+
+
+@pytest.fixture
+def numbered(version, params) -> Callable[[str], service.Served]:
+    """The champion, served as another version; 99 does not load."""
+
+    def serve(number: str) -> service.Served:
+        if number == "99":
+            raise RuntimeError("no such version")
+        served = service.Served(version, params)
+        served.version = int(number)
+        return served
+
+    return serve
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[journal.Journal]:
+    table = journal.Table(f"sqlite:///{tmp_path / 'predictions.db'}")
+    log = journal.Journal(tmp_path / "journal", table, "dev", 10**8)
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def running(numbered, log, params) -> service.Service:
+    running = service.Service(numbered("1"), LIMITS, journal=log, data=params.data)
+    running.loaded |= {number: numbered(number) for number in ("2", "3")}
+    return running
+
+
+@pytest.fixture(scope="module")
+def given(X: pd.DataFrame, version, params) -> pd.DataFrame:
+    return X[list(registry.load_model(version, params).kinds)]
+
+
+def ask(running: service.Service, rows: pd.DataFrame) -> dict:
+    async def post() -> httpx.Response:
+        transport = httpx.ASGITransport(running)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.post("/predict", content=checks.request(rows))
+
+    return asyncio.run(post()).raise_for_status().json()
+
+
+def logged(log: journal.Journal, wanted: int) -> pd.DataFrame:
+    """The table, once it has so many rows."""
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        log.table.make()
+        with log.table.engine.connect() as connection:
+            found = pd.read_sql(sql.select(log.table.table), connection)
+        if len(found) >= wanted:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{len(found)} rows, not {wanted}")
+
+
+def test_the_same_entities_are_always_the_canarys(running, given):
+    """Whatever comes with them in a request; a larger share keeps those of a smaller one."""
+    chosen = {}
+    for share in (0, 20, 60, 100):
+        running.arrange(arms.Routes("1", "2", share))
+        together = ask(running, given)["versions"]
+        assert ask(running, given[::-1])["versions"] == together[::-1]
+        assert ask(running, given.iloc[[5]])["versions"] == together[5:6]
+        chosen[share] = {k for k, number in enumerate(together) if number == 2}
+    assert not chosen[0] and len(chosen[100]) == len(given)
+    assert chosen[20] < chosen[60]
+    assert 0.4 * len(given) < len(chosen[60]) < 0.8 * len(given)
+
+
+def test_a_canary_that_fails_is_answered_for(running, given, log):
+    running.loaded["2"].fast = None
+    running.loaded["2"].gather.loaded = None
+    expected = ask(running, given)["predictions"]
+    running.arrange(arms.Routes("1", "2", 50))
+    answer = ask(running, given)
+    assert answer["predictions"] == expected
+    assert set(answer["versions"]) == {1}
+    rows = logged(log, 2 * len(given) + 1)
+    failed = rows[rows["version"] == 2]
+    assert len(failed) and failed["prediction"].isna().all()
+
+
+def test_a_shadow_is_logged_and_answers_nobody(running, given, log):
+    running.arrange(arms.Routes("1", shadow="3"))
+    answer = ask(running, given)
+    assert set(answer["versions"]) == {1}
+    rows = logged(log, 2 * len(given))
+    assert rows.groupby("version")["shadow"].all().to_dict() == {1: False, 3: True}
+    assert set(rows["request"]) == {answer["request"]}
+    assert running.shadow.dropped == 0
+    running.shadow.close()
+    for _ in range(10 * arms.WAITING):
+        running.shadow.add([()])
+    assert running.shadow.dropped > 8 * arms.WAITING
+
+
+def test_it_follows_the_registry_and_refuses_what_cannot_serve(numbered):
+    """The old version answers until the new one is loaded and checked; a broken one never does."""
+    running = service.Service(numbered("1"), LIMITS)
+    broken, away = arms.Routes("99", "2", 30), RuntimeError("away")
+    places = iter([arms.Routes("1"), broken, away])
+
+    def find() -> arms.Routes:
+        found = next(places, arms.Routes("77"))
+        if isinstance(found, Exception):
+            assert running.refused == {"99": "RuntimeError: no such version"}
+            assert (running.served.version, running.canary.version) == (1, 2)
+            raise found
+        return found
+
+    async def watch() -> None:
+        following = asyncio.create_task(service.follow(running, find, numbered, 0.01))
+        while running.served.version != 77:
+            await asyncio.sleep(0.01)
+        following.cancel()
+
+    asyncio.run(asyncio.wait_for(watch(), 60))
+    assert (running.canary, list(running.loaded)) == (None, ["77"])
+
+
+def test_the_registry_says_who_answers(version):
+    client, name = tracking.connect(), version.name
+    number = str(version.version)
+    client.set_registered_model_alias(name, "test", number)
+    assert arms.routes(client, name, "test") == arms.Routes(number)
+    arms.set_canary(client, name, "test", "7", 2.5)
+    arms.set_shadow(client, name, "test", "8")
+    assert arms.routes(client, name, "test") == arms.Routes(number, "7", 2.5, "8")
+    client.set_registered_model_tag(name, "canary_test", "half")
+    client.set_registered_model_tag(name, "canary_test", "7:half")
+    with pytest.raises(UserError, match="canary_test"):
+        arms.routes(client, name, "test")
+    for _ in range(2):
+        arms.set_canary(client, name, "test", None)
+        arms.set_shadow(client, name, "test", None)
+    assert arms.routes(client, name, "test") == arms.Routes(number)
+    client.delete_registered_model_alias(name, "test")
+
+
+def test_a_canary_takes_what_requests_hold():
+    main = Kinds(a="number", b="text")
+    arms.fits(Kinds(b="text", view="number"), main, ("view",))
+    for other in (Kinds(c="number"), Kinds(a="text"), Kinds(view="number")):
+        with pytest.raises(UserError):
+            arms.fits(other, main, ())
+
+
+def test_a_canary_is_judged_by_its_rows():
+    rule = settings.Canary(errors=0.01, p99=50, psi=0.2)
+    main = pd.DataFrame({"seconds": 0.01, "score": [k / 500 for k in range(500)]})
+    assert "0.00% failed" in canary.judge(main.copy(), main, rule)
+    other = {
+        "failed": main.assign(score=main["score"].where(main.index % 10 > 0)),
+        "p99": main.assign(seconds=0.06),
+        "PSI": main.assign(score=main["score"] ** 3),
+    }
+    for word, own in other.items():
+        with pytest.raises(UserError, match=word):
+            canary.judge(own, main, rule)
+    assert canary.judge(main.head(0), main, rule) == "no row yet"
+
+
+def test_one_number_of_a_prediction():
+    found = [canary.score(text) for text in (None, "null", "2.5", "[0.1, 0.9]", "[null]")]
+    assert str(found) == str([float("nan"), float("nan"), 2.5, 0.9, float("nan")])
+    assert json.dumps(found[2:4]) == "[2.5, 0.9]"
+
+
+def test_it_waits_for_the_service(monkeypatch):
+    limits = settings.Settings(environments={}, checks=settings.Checks(ready=0.1))
+    limits = limits.model_copy(update={"service": settings.Service(follow=0.1)})
+    target = SimpleNamespace(url="http://127.0.0.1:1")
+    with pytest.raises(UserError, match="does not follow"):
+        canary.follows(target, limits, version=2)

@@ -1,0 +1,127 @@
+"""The service's feature store in memory: the numbers of the database, for every row."""
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+
+from << cookiecutter.package_name >> import data, feature_views, registry, tracking
+from << cookiecutter.package_name >>.continuous_training import feature_store
+from << cookiecutter.package_name >>.delivery import checks, online, service, settings
+from << cookiecutter.package_name >>.evaluate import predict
+from << cookiecutter.package_name >>.params import Data
+
+DATA = Data(source="none", target="delay", time="time")
+VIEWS = [
+    feature_store.View("place_3h", by=["place"], column="delay", window="3h"),
+    feature_store.View("both_2D", by=["place", "kind"], column="delay", window="2D"),
+]
+
+
+@pytest.fixture
+def history(monkeypatch) -> pd.DataFrame:
+    """Rows of ten days, each known some hours after its time."""
+    monkeypatch.setattr(feature_views, "VIEWS", VIEWS)
+    monkeypatch.setattr(feature_views, "AVAILABLE", "known")
+    monkeypatch.setattr(feature_views, "LEAD", pd.Timedelta(hours=1))
+    random, rows = np.random.default_rng(0), 300
+    time = pd.Timestamp("2025-01-01") + pd.to_timedelta(random.integers(14400, size=rows), "min")
+    frame = pd.DataFrame(
+        {
+            "time": time.astype("datetime64[us]"),
+            "place": random.choice(["a", "b", None], rows),
+            "kind": random.choice(["x", "y"], rows),
+            "delay": random.normal(size=rows).round(2),
+        }
+    )
+    frame["known"] = frame["time"] + pd.to_timedelta(random.integers(600, size=rows), "min")
+    return frame.sort_values("time", ignore_index=True)
+
+
+@pytest.fixture
+def database(tmp_path) -> Callable[[pd.DataFrame], str]:
+    """Materializes a history; returns the database's URL."""
+    url = f"sqlite:///{tmp_path / 'online.db'}"
+
+    def write(rows: pd.DataFrame) -> str:
+        feature_store.OnlineStore(url).materialize(feature_store.offline(rows, DATA))
+        return url
+
+    return write
+
+
+def same(found: online.Online, url: str, rows: pd.DataFrame) -> None:
+    expected = feature_store.OnlineStore(url).lookup(rows, DATA)[[v.name for v in VIEWS]]
+    asked = rows.astype(object).where(rows.notna(), None)
+    asked["time"] = rows["time"].dt.to_pydatetime()
+    values = [found.values(row) for row in asked.to_dict("records")]
+    got = pd.DataFrame(values, rows.index).astype(float)
+    pd.testing.assert_frame_equal(got, expected, check_exact=True)
+
+
+def test_in_memory_is_as_in_the_database(history, database):
+    """To the last digit: at first, with a batch more, and after one was replaced."""
+    found = online.Online(DATA, database(history.head(200)))
+    found.refresh()
+    same(found, found.url, history)
+    for rows in (history, history.assign(delay=history["delay"].where(history.index > 9, 5.0))):
+        database(rows)
+        found.refresh()
+        same(found, found.url, history)
+    assert found.missed == 0
+
+
+def test_without_the_database_it_goes_on(history, database, tmp_path, caplog):
+    found = online.Online(DATA, "postgresql://nobody@127.0.0.1:1/away")
+    asked = {"time": history["time"].iloc[-1].to_pydatetime(), "place": "a", "kind": "x"}
+    found.refresh()
+    assert found.missed == 1
+    assert "FEATURE_STORE_URL" in caplog.text
+    assert set(found.values(asked).values()) == {None}
+    found.url, found.store = database(history), None
+    found.refresh()
+    known = found.values(asked)
+    assert None not in known.values()
+    (tmp_path / "online.db").write_bytes(b"this is no database any more")
+    found.store = None
+    found.refresh()
+    assert (found.missed, found.values(asked)) == (2, known)
+
+
+def test_an_unknown_entity_or_time_has_no_value(history, database):
+    found = online.Online(DATA, database(history))
+    found.refresh()
+    asked = {"time": None, "place": "a", "kind": "x"}
+    assert set(found.values(asked).values()) == {None}
+    asked = {"time": history["time"].iloc[-1].to_pydatetime(), "place": "nowhere", "kind": "x"}
+    assert set(found.values(asked).values()) == {None}
+
+
+def test_a_request_need_not_hold_what_the_store_knows(trained, params, X, tmp_path, monkeypatch):
+    """The answers are those of batch scoring, with and without a column of a view."""
+    version = registry.require_version(tracking.connect(), params.register_.name, "champion")
+    served = service.Served(version, params)
+    views = [view for view in online.names(params.data) if view in served.kinds]
+    if not views:
+        pytest.skip("the model has no feature views")
+    monkeypatch.setenv("FEATURE_STORE_URL", f"sqlite:///{tmp_path / 'online.db'}")
+    feature_store.OnlineStore().materialize(data.feature_store(params.data))
+    running = service.Service(served, settings.Service(), data=params.data)
+    running.online.refresh()
+    given = X[list(served.kinds)]
+    expected = predict(served.loaded.model, given)
+
+    async def ask(rows: pd.DataFrame) -> list:
+        transport = httpx.ASGITransport(running)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answer = await client.post("/predict", content=checks.request(rows))
+        return answer.raise_for_status().json()["predictions"]
+
+    for rows in (given, given.drop(columns=views), given.drop(columns=views[:1])):
+        np.testing.assert_allclose(asyncio.run(ask(rows)), expected, rtol=0, atol=1e-9)
+    gone = given.assign(**dict.fromkeys(views, np.nan))  # null is a value, too
+    expected = predict(served.loaded.model, gone)
+    np.testing.assert_allclose(asyncio.run(ask(gone)), expected, rtol=0, atol=1e-9)
