@@ -58,6 +58,8 @@ def released(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         name: {"target": "local", "port": free_port()} for name in ("dev", "staging")
     }
     about["checks"] |= {"requests": 40, "p99": 5000, "ready": 120}
+    about["canary"] |= {"steps": [50, 100], "rows": 100, "minutes": 2, "p99": 5000, "psi": 50}
+    about["service"]["follow"] = 0.5
     (root / "delivery.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
     git(root, "init", "-q")
     commit_all(root)

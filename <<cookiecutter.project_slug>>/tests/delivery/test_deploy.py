@@ -3,10 +3,12 @@
 import json
 import sqlite3
 import threading
+import time
 from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import yaml
 
@@ -137,7 +139,55 @@ def test_a_version_or_release_that_is_not_there_changes_nothing(released, params
     assert "no version of" in capsys.readouterr().err
     assert main(["deploy", "--env", "dev", "--image", "sha256:0"]) == 1
     assert "run the step `build`" in capsys.readouterr().err
-    assert targets.ready(url()) | {"pid": 0} == before | {"pid": 0}
+    assert targets.ready(url()) | {"parent": 0} == before | {"parent": 0}
+
+
+def test_a_service_that_is_killed_is_started_again(released):
+    before = targets.ready(url())
+    (service,) = psutil.Process(before["parent"]).children()
+    service.kill()
+    service.wait()
+    until = time.monotonic() + 60
+    while not (now := targets.ready(url())) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert now == before
+
+
+def test_a_canary_takes_over_or_goes_back(released, params, X, capsys):
+    """Under traffic of which no request fails; a test and a shadow stay until they are stopped."""
+    for step in (["train"], ["evaluate"], ["register", "--run", "last"]):
+        assert main(step) == 0
+    stop, answers, body = threading.Event(), [], checks.request(X.head(10))
+
+    def ask() -> None:
+        while not stop.is_set():
+            answers.append(httpx.post(f"{url()}/predict", content=body, timeout=30))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    path = released / "delivery.yaml"
+    settled = path.read_text(encoding="utf-8")
+    try:
+        assert main(["canary", "--env", "dev"]) == 0
+        assert alias("dev", params) == "2"
+        strict = yaml.safe_load(settled)
+        strict["canary"]["p99"] = 0.0001
+        path.write_text(yaml.safe_dump(strict), encoding="utf-8")
+        assert main(["canary", "--env", "dev", "--version", "1"]) == 1
+        assert "p99" in (said := capsys.readouterr().err)
+        assert "version 2 answers everything again" in said
+        assert alias("dev", params) == "2"
+        for option in (["--share", "50"], ["--shadow"]):
+            assert main(["canary", "--env", "dev", "--version", "1", *option]) == 0
+        now = targets.ready(url())
+        assert (now["version"], now["canary"], now["share"], now["shadow"]) == (2, 1, 50, 1)
+        assert main(["canary", "--env", "dev", "--stop"]) == 0
+    finally:
+        stop.set()
+        asking.join()
+        path.write_text(settled, encoding="utf-8")
+    assert {answer.status_code for answer in answers} == {200}
+    assert {v for answer in answers for v in answer.json()["versions"]} == {1, 2}
 
 
 def test_predictions_are_logged(released, X):

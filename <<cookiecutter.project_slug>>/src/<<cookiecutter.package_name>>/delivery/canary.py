@@ -36,12 +36,14 @@ log = logging.getLogger(__name__)
 def run(env: str, version: str, share: float | None, shadow: bool, stop: bool) -> None:
     params, limits = load(), settings.load()
     settings.before(env, limits)
-    client, name = tracking.connect(), params.register_.name
+    client, name, target = tracking.connect(), params.register_.name, targets.of(env, limits)
     releases.home().mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(releases.home() / f"{env}.lock"):
         if stop:
             arms.set_canary(client, name, env, None)
             arms.set_shadow(client, name, env, None)
+            if targets.ready(target.url):
+                follows(target, limits, canary=None, shadow=None)
             return
         new, main = require_version(client, name, version), require_version(client, name, env)
         if new.version == main.version:
@@ -49,14 +51,14 @@ def run(env: str, version: str, share: float | None, shadow: bool, stop: bool) -
             return
         views = online.names(params.data)
         arms.fits(load_model(new, params).kinds, load_model(main, params).kinds, views)
-        target, number = targets.of(env, limits), str(new.version)
+        number = str(new.version)
         if shadow:
             arms.set_shadow(client, name, env, number)
-            follows(target, limits, shadow=new.version)
+            follows(target, limits, shadow=int(new.version))
             log.info("version %s scores in the shadow of version %s", number, main.version)
         elif share is not None:
             arms.set_canary(client, name, env, number, share)
-            follows(target, limits, canary=new.version, share=share)
+            follows(target, limits, canary=int(new.version), share=share)
             log.info("version %s answers %g %% in %s", number, share, env)
         else:
             walk(client, env, (new, main), target, limits)
@@ -77,11 +79,11 @@ def walk(
         try:
             for share in limits.canary.steps:
                 arms.set_canary(client, name, env, str(new.version), share)
-                follows(target, limits, canary=new.version, share=share)
+                follows(target, limits, canary=int(new.version), share=share)
                 said.append(f"{share:g} %: {watch(predictions, env, versions, start, limits)}")
                 log.info("%s", said[-1])
             client.set_registered_model_alias(name, env, str(new.version))
-            follows(target, limits, version=new.version)
+            follows(target, limits, version=int(new.version))
             written["decision"] = "deployed"
         except BaseException as error:
             written["decision"] = "rolled back"
@@ -98,7 +100,6 @@ def walk(
 def follows(target: targets.Target, limits: settings.Settings, **wanted: Any) -> None:
     """Wait until the service says so; UserError if it does not, or has refused the version."""
     end = time.monotonic() + 3 * limits.service.follow + limits.checks.ready
-    wanted = {key: int(value) if key != "share" else value for key, value in wanted.items()}
     while time.monotonic() < end:
         now = targets.ready(target.url)
         if wanted.items() <= now.items():

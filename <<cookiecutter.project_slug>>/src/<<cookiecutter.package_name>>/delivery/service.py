@@ -38,6 +38,7 @@ from .online import Online, names
 from .releases import COMMIT, IMAGE
 from .schema import RefusedError, Schema
 from .scoring import Served
+from .supervise import PARENT
 
 if sys.platform == "win32":
     from asyncio import run as run_loop
@@ -218,7 +219,11 @@ class Service:
 
     def _api(self, name: str) -> FastAPI:
         api = FastAPI(title=name, description=str(about))
-        run = {"image": os.environ.get(IMAGE), "code": os.environ.get(COMMIT), "pid": os.getpid()}
+        run = {
+            "image": os.environ.get(IMAGE),
+            "code": os.environ.get(COMMIT),
+            "parent": os.getppid(),
+        }
 
         @api.get("/health")
         def health() -> dict[str, Any]:
@@ -273,8 +278,11 @@ async def follow(
     seconds: float,
 ) -> None:
     """Answer with the versions that the registry names; what may not serve is refused once."""
+    parent = os.environ.get(PARENT)
     while True:
         await asyncio.sleep(seconds)
+        if parent and os.getppid() != int(parent):  # nobody looks after it any more
+            signal.raise_signal(signal.SIGTERM)
         if service.online and service.looked_up:
             await asyncio.to_thread(service.online.refresh)
         try:

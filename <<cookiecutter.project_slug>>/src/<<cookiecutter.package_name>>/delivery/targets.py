@@ -48,7 +48,7 @@ def of(name: str, settings: Settings) -> Target:
 
 
 class Local:
-    """A process on this machine; what runs, and its log, are in DELIVERY_HOME."""
+    """A supervised process on this machine; what runs, and its log, are in DELIVERY_HOME."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name, self.port = name, settings.environments[name].port
@@ -67,9 +67,9 @@ class Local:
         found["started"] = psutil.Process(process.pid).create_time()
         self.candidate.write_text(json.dumps(found), encoding="utf-8")
         end = time.monotonic() + seconds
-        while ready(self.url).get("pid") != process.pid:
+        while ready(self.url).get("parent") != process.pid:
             if process.poll() is not None or time.monotonic() > end:
-                process.kill()
+                _stop(found)
                 process.wait()
                 raise UserError(f"the release is not ready: see {self.log}")
             time.sleep(0.05)
@@ -93,7 +93,7 @@ class Local:
         environment.setdefault("FEATURE_STORE_URL", f"sqlite:///{ROOT / 'data/online.db'}")
         environment.setdefault("PREDICTION_JOURNAL", str(home() / "journal" / self.name))
         environment.pop("RUNNER_TRACKING_ID", None)  # GitHub's runner ends what has it
-        command = [str(python(release.image)), "-m", __package__.partition(".")[0], "service"]
+        command = [str(python(release.image)), "-m", f"{__package__}.supervise"]
         command += ["--env", self.name, "--port", str(self.port)]
         with self.log.open("ab") as log:
             return subprocess.Popen(
@@ -128,8 +128,9 @@ def _stop(found: dict | None, seconds: float = 30) -> None:
     """Let a service answer what it has begun, and end."""
     process = _process(found) if found else None
     if process is not None:
+        family = [process, *process.children()]
         process.terminate()
-        _, alive = psutil.wait_procs([process], seconds)
+        _, alive = psutil.wait_procs(family, seconds)
         for slow in alive:
             slow.kill()
 
