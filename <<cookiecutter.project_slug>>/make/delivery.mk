@@ -1,5 +1,5 @@
 # Delivery: what CI and CD run, and the service. Included by the Makefile.
-.PHONY: types secrets audit sbom build image deploy service canary
+.PHONY: types secrets audit sbom build image deploy service canary rehearse
 PINS := requirements/service.txt # what runs in production
 AUDIT ?= # options of pip-audit, such as another source of advisories
 
@@ -32,3 +32,6 @@ service: | $(BIN)/python ## answer over HTTP with the model of ENV=dev (PORT=808
 canary: | $(BIN)/python ## let VERSION=champion answer 5, 25, 100 % in ENV=production (SHARE=, SHADOW=1, STOP=1)
 	@$(STEP) canary --env $(or $(ENV),production) $(if $(VERSION),--version $(VERSION)) \
 	  $(if $(SHARE),--share $(SHARE)) $(if $(SHADOW),--shadow) $(if $(STOP),--stop)
+
+rehearse: | $(BIN)/python ## go through the whole loop, from commit to canary, in a copy of the project
+	@$(STEP) rehearse

@@ -28,6 +28,7 @@ COMMANDS: Steps = {
             "--stop": {"action": "store_true", "help": "let there be no canary and no shadow"},
         },
     ),
+    "rehearse": ("go through the whole loop on this machine, in a copy of the project", {}),
     "compare": (
         "train on a sample here and in another checkout, and put the metrics side by side",
         {

@@ -1,0 +1,269 @@
+"""A rehearsal: the whole loop on this machine, in a copy of the project, in a few minutes.
+
+`python -m << cookiecutter.package_name >> rehearse` commits, checks, deploys, sends traffic, lets the world change, sees
+it, retrains, and brings the new version out by a canary; then it pushes a bad model. Nothing of the project
+changes; the batches are samples. reports/rehearsal/ keeps what there is to look at.
+"""
+
+import json
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import yaml
+
+from .. import data
+from ..errors import UserError
+from ..features import kinds
+from ..params import ROOT, Params, load
+from . import releases, settings
+from .checks import request
+
+ROWS, SHARE = 8000, 0.3  # of a batch; of the rows concerned, whose label the changed world turns
+WHO = ("-c", "user.name=rehearsal", "-c", "user.email=rehearsal@example.com", "-c", "core.hooksPath=")
+REPORTS = ("monitor.html", "monitor.json", "decision.md", "gate.json", "triggers.json")
+
+log = logging.getLogger(__name__)
+
+
+class Copy:
+    """A clone of the project with settings, ports, releases and a registry of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root, self.home = folder / "project", folder / "home"
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
+        for name in ("PREDICTION_LOG_URL", "FEATURE_STORE_URL", "ALERT_WEBHOOK", "SERVICE_TOKEN"):
+            self.env.pop(name, None)
+        self.env |= {"PYTHONPATH": str(self.root / "src"), "DELIVERY_HOME": str(self.home)}
+        self.home.mkdir()
+        kept = releases.home() / "environments"  # that of a release takes a while to make
+        kept.mkdir(parents=True, exist_ok=True)
+        (self.home / "environments").symlink_to(kept, target_is_directory=True)
+        self._run(["git", "clone", "-q", str(ROOT), str(self.root)], folder)
+
+    def _run(self, command: list[str], cwd: Path) -> str:
+        done = subprocess.run(command, cwd=cwd, env=self.env, capture_output=True, text=True)
+        if done.returncode:
+            said = (done.stderr + done.stdout).strip().splitlines()[-3:]
+            raise UserError(f"{' '.join(command[-4:])}: {' / '.join(said)}")
+        return done.stdout + done.stderr
+
+    def tool(self, *command: str) -> str:
+        return self._run([sys.executable, "-m", *command], self.root)
+
+    def step(self, *command: str) -> str:
+        return self.tool(__package__.partition(".")[0], *command)
+
+    def commit(self, message: str) -> str:
+        self._run(["git", "add", "--all"], self.root)
+        self._run(["git", *WHO, "commit", "-q", "--allow-empty", "-m", message], self.root)
+        return self._run(["git", "rev-parse", "--short", "HEAD"], self.root).strip()
+
+    def edit(self, name: str, change: dict[str, dict]) -> None:
+        """Change settings, by section."""
+        path = self.root / name
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for section, values in change.items():
+            content[section] = {**(content.get(section) or {}), **values}
+        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+    def report(self, name: str) -> Any:
+        return json.loads((self.root / "reports" / name).read_text(encoding="utf-8"))
+
+
+class Traffic:
+    """Requests of one row each, one after the other, until it is stopped."""
+
+    def __init__(self, url: str, rows: pd.DataFrame) -> None:
+        self.bodies = [request(rows.iloc[[k]]) for k in range(len(rows))]
+        self.url, self.asked, self.failed, self.stop = url, 0, 0, threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self.url, timeout=30) as client:
+            while not self.stop.is_set():
+                body = self.bodies[self.asked % len(self.bodies)]
+                try:
+                    self.failed += not client.post("/predict", content=body).is_success
+                except httpx.HTTPError:
+                    self.failed += 1
+                self.asked += 1
+                time.sleep(0.002)
+
+    def wait(self, count: int) -> None:
+        end = self.asked + count
+        while self.asked < end:
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        self.stop.set()
+        self.thread.join()
+
+
+def changed(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """A batch of a changed world: every other value of a column means something else for the target.
+
+    Of the rows that hold those values a share gets the rarest class, or as a regression a standard
+    deviation more.
+    """
+    target, text = params.data.target, kinds(frame).of("text")
+    column = next((c for c in params.evaluate.segments if c in frame), None) or next(iter(text), None)
+    if column is None:
+        hit = frame.index % 2 == 0
+    else:
+        hit = frame[column].isin(frame[column].value_counts().index[::2]).to_numpy()
+    hit &= (np.random.default_rng(0).random(len(frame)) < SHARE) & frame[target].notna().to_numpy()
+    if params.task == "regression":
+        return frame.assign(**{target: frame[target] + frame[target].std() * hit})
+    rare = frame[target].value_counts().index[-1]
+    return frame.assign(**{target: frame[target].where(~hit, rare)})
+
+
+def sample(path: Path, place: Path, params: Params, world: bool = False) -> pd.DataFrame:
+    """Write a sample of a batch, of a changed world perhaps; returns its rows in canonical form."""
+    frame = next(data.chunks(path, params.data, rows=100 * ROWS))
+    frame = frame.sample(min(ROWS, len(frame)), random_state=0).sort_index()
+    frame = changed(frame, params) if world else frame
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() in data.PARQUET:
+        frame.to_parquet(place, index=False)
+    else:
+        options = params.data.csv.model_dump(include={"sep", "decimal", "encoding"})
+        frame.to_csv(place, index=False, **options)
+    return data.read([place], params.data)
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@contextmanager
+def told(text: str) -> Iterator[list[str]]:
+    """A line a step: its time, what it does, and what came of it."""
+    start, found = time.perf_counter(), list[str]()
+    yield found
+    log.info("%6.1f s  %-48s %s", time.perf_counter() - start, text, "; ".join(found))
+
+
+def run() -> None:
+    params, start = load(), time.perf_counter()
+    batches = data.batches(params.data.model_copy(update={"through": None}))
+    if len(batches) < 2:
+        raise UserError("a rehearsal takes two batches at least: one to train on, one to arrive")
+    used = len(data.batches(params.data))
+    history = batches[: min(used, len(batches) - 1)]
+    with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as folder:
+        copy = Copy(Path(folder).resolve())
+        try:
+            play(copy, history, batches[len(history)], params)
+        finally:
+            for name in settings.load().environments:
+                copy.step("deploy", "--env", name, "--stop")
+            kept = ROOT / "reports/rehearsal"
+            kept.mkdir(parents=True, exist_ok=True)
+            for name in REPORTS:
+                if (copy.root / "reports" / name).exists():
+                    shutil.copy(copy.root / "reports" / name, kept)
+    log.info("%6.1f s  all of it; reports/rehearsal/monitor.html shows it", time.perf_counter() - start)
+
+
+def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> None:
+    names, raw = list(settings.load().environments), (copy.root / params.data.source).parent
+    last = names[-1]
+    with told("commit: settings of the rehearsal") as found:
+        for path in history:
+            sample(path, raw / path.name, params)
+        ports = free_ports(len(names))
+        local = {n: {"target": "local", "port": p} for n, p in zip(names, ports, strict=True)}
+        quick = {"rows": 100, "minutes": 2, "psi": 1}
+        change: dict[str, dict] = {"environments": local, "service": {"follow": 1}, "canary": quick}
+        copy.edit("delivery.yaml", change)
+        copy.edit("params.yaml", {"data": {"through": None}})
+        found.append(copy.commit("chore: a rehearsal"))
+    with told("pipeline CI: style, secrets, unit tests") as found:
+        copy.tool("ruff", "check", "--quiet", "src", "tests")
+        copy.tool("pytest", "-q", "-p", "no:cacheprovider", "tests/test_features.py")
+        found.append("green")
+    with told("continuous training: pipeline, first champion") as found:
+        copy.step("pipeline")
+        copy.commit("chore: state of the pipeline")
+        copy.step("retrain")
+        copy.step("materialize")
+        gate = copy.report("gate.json")
+        found.append(f"{gate['decision']} version {gate['challenger']['version']}")
+    for name in names:
+        with told(f"pipeline CD: {name}") as found:
+            copy.step("deploy", "--env", name)
+            found += copy.report(f"deployment-{name}.json")["checks"][:1]
+    copy.commit("chore: state of the pipeline")
+    batch = sample(arriving, copy.root / "arriving" / arriving.name, params, world=True)
+    url = f"http://127.0.0.1:{ports[-1]}"
+    inputs = httpx.get(f"{url}/model").json()["inputs"]
+    traffic = Traffic(url, batch[[c for c in inputs if c in batch]])
+    try:
+        with told("traffic of a world that has changed") as found:
+            traffic.wait(min(3000, len(batch)))
+            found.append(f"{traffic.asked} requests, {traffic.failed} failed")
+        with told("monitoring: the labels arrive") as found:
+            (copy.root / "arriving" / arriving.name).rename(raw / arriving.name)
+            (copy.root / "arriving").rmdir()
+            copy.step("monitor", "--env", last)
+            monitor = copy.report("monitor.json")
+            why = monitor["retrain"]
+            found += [alert["message"] for alert in monitor["alerts"]][:1] or ["all is well"]
+        with told("continuous training: set off by monitoring") as found:
+            copy.step("retrain", "--because", f"{why['name']}: {why['reason']}")
+            gate = copy.report("gate.json")
+            found.append(f"{gate['decision']} version {gate['challenger']['version']}")
+            copy.step("materialize")
+            copy.commit("chore: state of the pipeline")
+        with told(f"model CD: canary in {last}") as found:
+            copy.step("canary", "--env", last)
+            found.append(f"version {httpx.get(f'{url}/ready').json()['version']} answers")
+        with told("a bad model is pushed: all inputs but two dropped") as found:
+            gone = [c for c in inputs if c in batch and c != params.data.time][2:]
+            about = yaml.safe_load((copy.root / "params.yaml").read_text(encoding="utf-8"))
+            copy.edit("params.yaml", {"data": {"drop": [*about["data"]["drop"], *gone]}})
+            copy.commit("feat: a mistake")
+            copy.step("retrain")
+            gate = copy.report("gate.json")
+            bad = str(gate["challenger"]["version"])
+            refused = [check["name"] for check in gate["checks"] if not check["passed"]]
+            found.append(f"{gate['decision']} version {bad} ({', '.join(refused)})")
+            if gate["decision"] != "refused":
+                raise UserError("the gate let a bad model pass")
+        with told("a person starts its canary all the same") as found:
+            try:
+                copy.step("canary", "--env", last, "--version", bad)
+                raise UserError("the canary let a bad model pass")
+            except UserError as error:
+                if "everything again" not in str(error):
+                    raise
+                found.append("rolled back")
+    finally:
+        traffic.close()
+    with told("monitoring, once more") as found:
+        copy.step("monitor", "--env", last)
+        found.append(f"{traffic.asked} requests in all, {traffic.failed} failed")
+        if traffic.failed:
+            raise UserError(f"{traffic.failed} requests failed")
