@@ -1,4 +1,8 @@
-"""Write scripts for wrk with real rows: `requests_for_wrk.py PACKAGE FOLDER`; the alias dev is set."""
+"""Write scripts for wrk with real rows: `requests_for_wrk.py PACKAGE FOLDER`.
+
+The alias dev is the champion's, and a second version, of the same run, is its canary for a tenth of the
+rows. Requests to the service do not hold what it finds in the online feature store.
+"""
 
 import importlib
 import json
@@ -13,15 +17,24 @@ SCRIPT = (
 
 if __name__ == "__main__":
     package, folder = sys.argv[1], Path(sys.argv[2])
-    names = ("tracking", "params", "registry", "delivery.scoring")
-    tracking, params, registry, scoring = (importlib.import_module(f"{package}.{n}") for n in names)
+    names = ("tracking", "params", "registry", "delivery.scoring", "delivery.arms", "feature_views")
+    tracking, params, registry, scoring, arms, views = (
+        importlib.import_module(f"{package}.{name}") for name in names
+    )
     settings, client = params.load(), tracking.connect()
     version = registry.require_version(client, settings.register_.name, "champion")
     client.set_registered_model_alias(version.name, "dev", version.version)
+    other = client.create_model_version(
+        version.name, version.source, version.run_id, tags=version.tags
+    )
+    arms.set_canary(client, version.name, "dev", str(other.version), 10)
     example = scoring.golden(version, registry.load_model(version, settings))
+    sent = example.drop(columns=[v.name for v in views.VIEWS if v.name in example])
     for rows in (1, 100):
-        some = pd.concat([example] * rows).head(rows)
-        records = json.loads(some.to_json(orient="records", date_format="iso"))
-        bodies = {"predict": {"rows": records}, "invocations": {"dataframe_records": records}}
-        for path, body in bodies.items():
-            (folder / f"{path}-{rows}.lua").write_text(SCRIPT.format(json.dumps(body)))
+        for path, key, frame in (
+            ("predict", "rows", sent),
+            ("invocations", "dataframe_records", example),
+        ):
+            some = pd.concat([frame] * rows).head(rows)
+            records = json.loads(some.to_json(orient="records", date_format="iso"))
+            (folder / f"{path}-{rows}.lua").write_text(SCRIPT.format(json.dumps({key: records})))

@@ -33,7 +33,14 @@ from . import releases, settings
 from .checks import request
 
 ROWS, SHARE = 8000, 0.3  # of a batch; of the rows concerned, whose label the changed world turns
-WHO = ("-c", "user.name=rehearsal", "-c", "user.email=rehearsal@example.com", "-c", "core.hooksPath=")
+WHO = (
+    "-c",
+    "user.name=rehearsal",
+    "-c",
+    "user.email=rehearsal@example.com",
+    "-c",
+    "core.hooksPath=",
+)
 REPORTS = ("monitor.html", "monitor.json", "decision.md", "gate.json", "triggers.json")
 
 log = logging.getLogger(__name__)
@@ -121,7 +128,9 @@ def changed(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
     deviation more.
     """
     target, text = params.data.target, kinds(frame).of("text")
-    column = next((c for c in params.evaluate.segments if c in frame), None) or next(iter(text), None)
+    column = next((c for c in params.evaluate.segments if c in frame), None) or next(
+        iter(text), None
+    )
     if column is None:
         hit = frame.index % 2 == 0
     else:
@@ -184,7 +193,9 @@ def run() -> None:
             for name in REPORTS:
                 if (copy.root / "reports" / name).exists():
                     shutil.copy(copy.root / "reports" / name, kept)
-    log.info("%6.1f s  all of it; reports/rehearsal/monitor.html shows it", time.perf_counter() - start)
+    log.info(
+        "%6.1f s  all of it; reports/rehearsal/monitor.html shows it", time.perf_counter() - start
+    )
 
 
 def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> None:
