@@ -36,11 +36,12 @@ class Sums:
     def __init__(self) -> None:
         self.last = self.count = 0
         self.total = 0.0
-        self.entities: dict[str, tuple[array, array, array]] = {}
+        self.entities: dict[tuple, tuple[array, array, array]] = {}
 
     def add(self, found: Any) -> None:
         """Append rows of entity, rows, total, available; they must be in order of time."""
-        for entity, *values in found:
+        for name, *values in found:
+            entity = tuple(json.loads(name))
             if entity not in self.entities:
                 self.entities[entity] = array("q"), array("d"), array("q")
             for column, value in zip(self.entities[entity], values, strict=True):
@@ -48,7 +49,7 @@ class Sums:
             self.last, self.count = values[2], self.count + 1
             self.total += values[1]
 
-    def mean(self, entity: str, before: int, now: int) -> float | None:
+    def mean(self, entity: tuple, before: int, now: int) -> float | None:
         """The mean of what became available in a window; None if nothing did."""
         found = self.entities.get(entity)
         if found is None:
@@ -121,8 +122,7 @@ class Online:
             return dict.fromkeys(view.name for view in feature_views.VIEWS)
         now, found = (moment - EPOCH) // MICROSECOND - self.lead, dict[str, float | None]()
         for view in feature_views.VIEWS:
-            names = [MISSING if row[column] is None else row[column] for column in view.by]
-            entity = json.dumps(names)
+            entity = tuple([MISSING if row[c] is None else row[c] for c in view.by])
             sums = self.sums.get(view.name)
             before = now - self.windows[view.name]
             found[view.name] = sums.mean(entity, before, now) if sums else None
