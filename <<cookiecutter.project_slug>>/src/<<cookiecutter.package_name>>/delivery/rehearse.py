@@ -135,7 +135,7 @@ def changed(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
         hit = frame.index % 2 == 0
     else:
         hit = frame[column].isin(frame[column].value_counts().index[::2]).to_numpy()
-    hit &= (np.random.default_rng(0).random(len(frame)) < SHARE) & frame[target].notna().to_numpy()
+    hit = hit & (np.random.default_rng(0).random(len(frame)) < SHARE) & frame[target].notna().to_numpy()
     if params.task == "regression":
         return frame.assign(**{target: frame[target] + frame[target].std() * hit})
     rare = frame[target].value_counts().index[-1]
