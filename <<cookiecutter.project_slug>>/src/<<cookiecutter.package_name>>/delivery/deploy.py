@@ -19,7 +19,6 @@ from . import arms, checks, releases, settings, targets
 from .scoring import golden
 
 log = logging.getLogger(__name__)
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it says a line a request
 
 
 def run(env: str, image: str | None, version: str | None, stop: bool = False) -> None:

@@ -4,6 +4,7 @@ Both roll out without a gap: the old one answers until the new one is ready.
 """
 
 import json
+import logging
 import os
 import subprocess
 import tempfile
@@ -19,6 +20,9 @@ from ..errors import UserError
 from ..params import ROOT
 from .releases import COMMIT, IMAGE, home, path_of, prediction_log, python
 from .settings import Settings
+
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it says a line a request
 
 
 class Release(NamedTuple):
