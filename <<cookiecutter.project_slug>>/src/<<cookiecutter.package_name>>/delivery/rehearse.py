@@ -32,7 +32,8 @@ from ..params import ROOT, Params, load
 from . import releases, settings
 from .checks import request
 
-ROWS, SHARE = 8000, 0.3  # of a batch; of the rows concerned, whose label the changed world turns
+HISTORY, ROWS = 2500, 8000  # of each batch to begin with, and of the one that arrives
+SHARE = 0.3  # of the rows concerned, whose label the changed world turns
 WHO = (
     "-c",
     "user.name=rehearsal",
@@ -135,18 +136,25 @@ def changed(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
         hit = frame.index % 2 == 0
     else:
         hit = frame[column].isin(frame[column].value_counts().index[::2]).to_numpy()
-    hit = hit & (np.random.default_rng(0).random(len(frame)) < SHARE) & frame[target].notna().to_numpy()
+    hit = (
+        hit
+        & (np.random.default_rng(0).random(len(frame)) < SHARE)
+        & frame[target].notna().to_numpy()
+    )
     if params.task == "regression":
         return frame.assign(**{target: frame[target] + frame[target].std() * hit})
     rare = frame[target].value_counts().index[-1]
     return frame.assign(**{target: frame[target].where(~hit, rare)})
 
 
-def sample(path: Path, place: Path, params: Params, world: bool = False) -> pd.DataFrame:
-    """Write a sample of a batch, of a changed world perhaps; returns its rows in canonical form."""
-    frame = next(data.chunks(path, params.data, rows=100 * ROWS))
-    frame = frame.sample(min(ROWS, len(frame)), random_state=0).sort_index()
-    frame = changed(frame, params) if world else frame
+def sample(path: Path, place: Path, params: Params, arriving: bool = False) -> pd.DataFrame:
+    """Write a sample of a batch, the world changed if it arrives; returns its rows, typed."""
+    frame, rows = (
+        next(data.chunks(path, params.data, rows=100 * ROWS)),
+        ROWS if arriving else HISTORY,
+    )
+    frame = frame.sample(min(rows, len(frame)), random_state=0).sort_index()
+    frame = changed(frame, params) if arriving else frame
     place.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in data.PARQUET:
         frame.to_parquet(place, index=False)
@@ -210,6 +218,7 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
         change: dict[str, dict] = {"environments": local, "service": {"follow": 1}, "canary": quick}
         copy.edit("delivery.yaml", change)
         copy.edit("params.yaml", {"data": {"through": None}})
+        copy.edit("continuous_training.yaml", {"gate": {"doubt_rows": False}})  # it did change
         found.append(copy.commit("chore: a rehearsal"))
     with told("pipeline CI: style, secrets, unit tests") as found:
         copy.tool("ruff", "check", "--quiet", "src", "tests")
@@ -227,7 +236,7 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
             copy.step("deploy", "--env", name)
             found += copy.report(f"deployment-{name}.json")["checks"][:1]
     copy.commit("chore: state of the pipeline")
-    batch = sample(arriving, copy.root / "arriving" / arriving.name, params, world=True)
+    batch = sample(arriving, copy.root / "arriving" / arriving.name, params, arriving=True)
     url = f"http://127.0.0.1:{ports[-1]}"
     inputs = httpx.get(f"{url}/model").json()["inputs"]
     traffic = Traffic(url, batch[[c for c in inputs if c in batch]])

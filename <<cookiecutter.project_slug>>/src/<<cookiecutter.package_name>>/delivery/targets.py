@@ -21,7 +21,6 @@ from ..params import ROOT
 from .releases import COMMIT, IMAGE, home, path_of, prediction_log, python
 from .settings import Settings
 
-
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it says a line a request
 
 
