@@ -260,8 +260,9 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
         with told(f"model CD: canary in {last}") as found:
             copy.step("canary", "--env", last)
             found.append(f"version {httpx.get(f'{url}/ready').json()['version']} answers")
-        with told("a bad model is pushed: all inputs but two dropped") as found:
-            gone = [c for c in inputs if c in batch and c != params.data.time][2:]
+        with told("a bad model is pushed: all inputs but one dropped") as found:
+            kept = next((c for c, kind in inputs.items() if kind == "number"), next(iter(inputs)))
+            gone = [column for column in inputs if column != kept]
             about = yaml.safe_load((copy.root / "params.yaml").read_text(encoding="utf-8"))
             copy.edit("params.yaml", {"data": {"drop": [*about["data"]["drop"], *gone]}})
             copy.commit("feat: a mistake")
