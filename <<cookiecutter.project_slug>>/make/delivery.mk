@@ -1,5 +1,5 @@
 # Delivery: what CI and CD run, and the service. Included by the Makefile.
-.PHONY: types secrets audit sbom build image deploy service
+.PHONY: types secrets audit sbom build image deploy service monitor
 PINS := requirements/service.txt # what runs in production
 AUDIT ?= # options of pip-audit, such as another source of advisories
 
@@ -28,3 +28,6 @@ deploy: | $(BIN)/python ## roll out in ENV=dev, check, go back on failure (DIGES
 
 service: | $(BIN)/python ## answer over HTTP with the model of ENV=dev (PORT=8080)
 	@$(STEP) service --env $(or $(ENV),dev) $(if $(PORT),--port $(PORT))
+
+monitor: | $(BIN)/python ## live metrics, drift, alerts of ENV=production: a dashboard (RETRAIN=1)
+	@$(STEP) monitor --env $(or $(ENV),production) $(if $(RETRAIN),--retrain)

@@ -39,9 +39,11 @@ class Table:
             sql.Column("row", sql.Integer, primary_key=True),
             sql.Column("time", sql.Double, nullable=False, index=True),  # seconds since 1970, UTC
             sql.Column("environment", sql.String, nullable=False),
-            sql.Column("version", sql.Integer, nullable=False),
+            sql.Column("version", sql.Integer, primary_key=True),
             sql.Column("features", sql.String, nullable=False),  # JSON
-            sql.Column("prediction", sql.String, nullable=False),  # JSON
+            sql.Column("prediction", sql.String),  # JSON; none if this version failed on the row
+            sql.Column("seconds", sql.Double, nullable=False),  # that the request took
+            sql.Column("shadow", sql.Boolean, nullable=False),  # scored, but not what was answered
         )
         self.made = False
 
@@ -157,7 +159,7 @@ class Journal:
         except ValueError:  # the end of a file that was cut off with the power
             return []
         common = {key: found[key] for key in ("request", "time", "version")}
-        common["environment"] = self.environment
+        common |= {"environment": self.environment, "seconds": 0.0, "shadow": False}
         asked, answered = found["asked"]["rows"], found["answered"]
         return [
             {**common, "row": k, "features": json.dumps(row), "prediction": json.dumps(answer)}

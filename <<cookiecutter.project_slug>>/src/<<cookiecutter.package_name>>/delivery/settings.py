@@ -40,12 +40,23 @@ class Checks(Section):
     errors: float = Field(0, ge=0, le=1)
 
 
+class Monitor(Section):
+    days: int = Field(60, ge=1)
+    rows: int = Field(50_000, ge=100)
+    labelled: int = Field(500, ge=1)
+    p99: float = Field(500, gt=0)
+    errors: float = Field(0.01, ge=0, le=1)
+    drift: Literal["alert", "retrain"] | None = "alert"
+    staleness: int | None = Field(90, ge=1)
+
+
 class Settings(Section):
     service: Service = Service()
     image: str | None = None
     environments: dict[str, Environment]
     approval: Literal["dispatch", "reviewers"] = "dispatch"
     checks: Checks = Checks()
+    monitor: Monitor = Monitor()
 
     @model_validator(mode="after")
     def _image(self) -> "Settings":
