@@ -119,8 +119,7 @@ def _auc(truth: np.ndarray, score: np.ndarray, day: np.ndarray, size: int) -> Me
         )
         pairs[:, other] = np.bincount(day[truth], weights=right, minlength=size)
     ups, downs = (np.bincount(day[side], minlength=size) for side in (truth, ~truth))
-    with np.errstate(invalid="ignore"):
-        return lambda w: np.einsum("si,ij,sj->s", w, pairs, w) / ((w @ ups) * (w @ downs))
+    return lambda w: np.einsum("si,ij,sj->s", w, pairs, w) / ((w @ ups) * (w @ downs))
 
 
 def _precision(truth: np.ndarray, score: np.ndarray, day: np.ndarray, size: int) -> Metric:
@@ -136,7 +135,8 @@ def gain(
 ) -> tuple[float, tuple[float, float], float]:
     """How much better the challenger is, an interval without the tails, and the champion's value."""
     size = int(max(challenger.day.max(), champion.day.max())) + 1
-    values = [by_day(name, judged, size)(_draws(size)) for judged in (challenger, champion)]
+    with np.errstate(invalid="ignore"):  # a sample may leave nothing to measure
+        values = [by_day(name, judged, size)(_draws(size)) for judged in (challenger, champion)]
     values = [np.abs(value) if name == "bias" else value for value in values]
     better = (values[0] - values[1]) * (1 if name in GREATER_IS_BETTER else -1)
     return float(better[0]), _interval(better, tail, size), float(values[1][0])
@@ -147,7 +147,8 @@ def measure(
 ) -> tuple[float, tuple[float, float]]:
     """A metric of a model, and its interval without the tails."""
     days, place = np.unique(judged.day, return_inverse=True)
-    values = by_day(name, replace(judged, day=place))(_draws(len(days)))
+    with np.errstate(invalid="ignore"):
+        values = by_day(name, replace(judged, day=place))(_draws(len(days)))
     return float(values[0]), _interval(values, tail, len(days))
 
 

@@ -9,7 +9,7 @@ from .watch import Found
 REQUESTS = 100  # below this many their slowest hundredth says nothing
 
 
-def conditions(found: Found, limits: settings.Monitor) -> Conditions:
+def conditions(found: Found, limits: Monitor) -> Conditions:
     """What would be an alert; None where it cannot be told, and an alert stays as it is."""
     number, stale, about = found["version"] or 0, found["staleness"], found["service"]
     its, metric = found["versions"].get(str(number), {}), found["metric"]
@@ -53,13 +53,13 @@ def conditions(found: Found, limits: settings.Monitor) -> Conditions:
         said = f"{lost:,} requests or rows are lost to the prediction log: is its database there?"
         wanted[Key("prediction_log")] = (lost > 0 if there else None, said)
     if limits.staleness is not None:
-        said = []
-        if (stale["trained"] or 0) > limits.staleness:
-            said.append(f"version {number} is asked about rows {stale['trained']:.0f} days after")
-            said[-1] += " those that it was fitted on"
-        if (stale["label"] or 0) > limits.staleness:
-            said.append(f"no label has come for predictions of the last {stale['label']:.0f} days")
-        wanted[Key("staleness", number)] = (bool(said), "; ".join(said))
+        texts = {
+            "trained": f"version {number} is asked about rows {{:.0f}} days after those it learnt from",
+            "label": "no label has come for the predictions of the last {:.0f} days",
+        }
+        old = {name: stale[name] or 0 for name in texts}
+        told = [texts[name].format(days) for name, days in old.items() if days > limits.staleness]
+        wanted[Key("staleness", number)] = (bool(told), "; ".join(told))
     return wanted
 
 

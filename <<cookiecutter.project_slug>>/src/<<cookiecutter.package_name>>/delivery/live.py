@@ -16,8 +16,8 @@ from ..params import Params
 from .predictions import Joined
 
 DAYS = 5
-BINS = 48  # of the metric over time, at most
-WIDTHS = [60, 300, 900, 3600, 6 * 3600, 86400, 7 * 86400, 28 * 86400]  # seconds
+HOUR, DAY = 3600, 24 * 3600  # seconds
+WIDTHS = [60, 300, 900, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 28 * DAY]
 FEW = 30  # rows below which a bin has no metric
 
 
@@ -28,9 +28,9 @@ class Arm(NamedTuple):
     classes: np.ndarray | None
 
 
-def width(seconds: float) -> int:
-    """The narrowest bins of which so many seconds hold no more than BINS."""
-    return next((w for w in WIDTHS if seconds / w <= BINS), WIDTHS[-1])
+def width(seconds: float, bins: int) -> int:
+    """The narrowest width of which so many seconds hold no more than `bins`."""
+    return next((w for w in WIDTHS if seconds / w <= bins), WIDTHS[-1])
 
 
 def judged(arms: list[Arm], params: Params) -> list[gate.Judged]:
@@ -102,15 +102,14 @@ def segments(
     return found
 
 
-def over_time(its: gate.Judged, time: np.ndarray, name: str) -> list[dict[str, Any]]:
-    """The metric by the time of the prediction (n,), in bins that hold rows enough.
+def over_time(
+    its: gate.Judged, time: np.ndarray, name: str, least: int
+) -> list[dict[str, Any]]:
+    """The metric by the time of the prediction (n,), in bins of `least` seconds, or of rows enough.
 
     Within a few days the interval is by row: narrower than it would be by day.
     """
-    if not len(time):
-        return []
-    wide = width(float(np.ptp(time)))
-    for wide in (w for w in WIDTHS if w >= wide):
+    for wide in (w for w in WIDTHS if w >= least):
         _, counts = np.unique(time // wide, return_counts=True)
         if np.median(counts) >= 5 * FEW:
             break

@@ -20,6 +20,7 @@ from ..evaluate import predict
 from ..features import Kinds
 from ..params import Params
 from ..registry import load_model
+from .predictions import rounded
 
 
 class Observed(NamedTuple):
@@ -64,6 +65,7 @@ def observe(
     model, kinds = load_model(before, params)
     own = load_model(version, params).kinds
     columns = Kinds({c: k for c, k in own.items() if k != "date" and c in sent and c in some})
+    some, sent = rounded(some, columns), rounded(sent, columns)
     answered = logged["prediction"].dropna()
     now = np.array([json.loads(answer) for answer in answered], float)
     classes = getattr(model, "classes_", None)

@@ -82,13 +82,17 @@ def inputs(logged: pd.DataFrame, kinds: Kinds, also: str | None) -> pd.DataFrame
     return found if also not in sent else found.assign(**{str(also): sent[also]})
 
 
+def rounded(rows: pd.DataFrame, kinds: Kinds) -> pd.DataFrame:
+    """Numbers as float32: what a client sends as JSON may have been rounded, what it is compared with not."""
+    numbers = {c: rows[c].astype("float32") + 0 for c in kinds.of("number") if c in rows}
+    return rows.assign(**{c: values.where(values.notna(), np.nan) for c, values in numbers.items()})
+
+
 def hashed(rows: pd.DataFrame, kinds: Kinds) -> np.ndarray:
-    """A hash (n,) of these columns; of numbers as float32, for in JSON they may have been rounded."""
-    given = canonical(rows, kinds)
-    single = {c: given[c].astype("float32") + 0 for c in kinds.of("number")}
-    single = {c: values.where(values.notna(), np.nan) for c, values in single.items()}
+    """A hash (n,) of these columns."""
+    given = rounded(canonical(rows, kinds), kinds)
     words = {c: given[c].fillna(MISSING) for c in kinds.of("text")}
-    return pd.util.hash_pandas_object(given.assign(**single, **words), index=False).to_numpy()
+    return pd.util.hash_pandas_object(given.assign(**words), index=False).to_numpy()
 
 
 def named(ids: pd.Series) -> np.ndarray:

@@ -3,6 +3,7 @@
 The prediction log is read within bounds: `monitor.days`, and the newest `monitor.rows` of a version.
 """
 
+import logging
 import math
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from . import live, live_drift, predictions, settings, targets
 from .journal import Table
 
 DAY = 24 * 60 * 60  # seconds
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it says a line a request
 VERSIONS = 6  # the newest ones that are looked at
 
 
@@ -29,7 +31,8 @@ class Found(dict[str, Any]):
     """What reports/monitor.json holds, and beside it what only the page shows."""
 
     observed: live_drift.Observed | None = None
-    traffic: pd.DataFrame  # as of `Log.traffic`
+    traffic: pd.DataFrame  # as of `Log.traffic`, in bins of `step` seconds
+    step: int
     events: list[dict[str, Any]]
 
 
@@ -51,13 +54,15 @@ def look(
     since = now - watch.days * DAY
     logged = predictions.Log(table, env, since)
     span = logged.span()
-    traffic = logged.traffic(live.width(span[1] - max(span[0], since)) if span else 60)
+    seconds = span[1] - max(span[0], since) if span else 0
+    step = live.width(seconds, 60)
+    traffic = logged.traffic(step)
     alias = find_version(client, params.register_.name, env)
     answered = traffic.loc[~traffic["shadow"].astype(bool), "version"]
     main = int(alias.version if alias else answered.iloc[-1] if len(answered) else 0)
     found = Found(schema=1, environment=env, version=main or None, time=now)
     found |= {"metric": params.evaluate.metric, "versions": {}, "drift": {}, "notes": []}
-    found.traffic, found.events = traffic, events(env, since)
+    found.traffic, found.step, found.events = traffic, step, events(env, since)
     seen = {}
     for number in traffic.groupby("version")["time"].max().sort_values().index[-VERSIONS:]:
         try:
@@ -79,9 +84,13 @@ def look(
     for number, arm in arms.items():
         about = found["versions"][str(number)]
         about |= _judged(seen[number].version, arm, found["notes"], params, watch, rules)
-        pair = [arms.get(main, arm), arm]
-        if number != main and all(len(one.joined.rows) for one in pair):
-            about["beside"] = live.beside(*pair, main, watch.labelled, params)
+        if len(arm.joined.rows):
+            (judged,), moments = live.judged([arm], params), arm.joined.rows["time"].to_numpy()
+            wide = live.width(seconds, 32)
+            about["over_time"] = live.over_time(judged, moments, found["metric"], wide)
+        first = arms.get(main, arm)
+        if number != main and len(first.joined.rows) and len(arm.joined.rows):
+            about["beside"] = live.beside(first, arm, main, watch.labelled, params)
     if span:
         newest = [arm.joined.rows["time"].max() for arm in arms.values() if len(arm.joined.rows)]
         stale["prediction"] = (now - span[1]) / DAY
@@ -124,7 +133,8 @@ def _judged(
 ) -> dict[str, Any]:
     """A version's metrics on what is labelled by now, beside those when it was judged."""
     its, metric, rule = arm.joined, params.evaluate.metric, rules.triggers.degradation
-    about = {"labelled": len(its.rows), "waiting": its.waiting, "ambiguous": its.ambiguous}
+    about: dict[str, Any] = {"labelled": len(its.rows), "waiting": its.waiting}
+    about["ambiguous"] = its.ambiguous
     if its.ambiguous:
         said = f"version {version.version}: {its.ambiguous:,} predictions fit several labelled rows"
         notes.append(f"{said} and are left out; data.id would tell them apart")
@@ -137,7 +147,6 @@ def _judged(
         about["worse"] = live.worse(metric, about["interval"], about["value"], about["limit"])
         record = challenger.record(version)
         about["segments"] = live.segments(judged, its.labels, record, rules.gate, params)
-        about["over_time"] = live.over_time(judged, its.rows["time"].to_numpy(), metric)
     return about
 
 
