@@ -55,9 +55,10 @@ def logged(rows: pd.DataFrame, without: tuple[str, ...] = ("name",)) -> pd.DataF
     return pd.DataFrame(some | {"features": features, "prediction": "1.5"})
 
 
-def join(rows: pd.DataFrame, params: Params) -> predictions.Joined:
+def join(rows: pd.DataFrame, params: Params, notes: list[str] | None = None) -> predictions.Joined:
     sent = predictions.inputs(rows, KINDS, params.data.id)
-    return predictions.join({1: predictions.ask(rows, sent, KINDS, params)}, params)[1]
+    asked = {1: predictions.ask(rows, sent, KINDS, params)}
+    return predictions.join(asked, params, [] if notes is None else notes)[1]
 
 
 def test_labels_come_late(own, tmp_path):
@@ -101,12 +102,19 @@ def test_what_cannot_be_told_apart_is_left_out(own, tmp_path):
     assert set(found.labels["y"].head(5)) == {0, 2, 4, 6, 8}
 
 
-def test_long_numbers_are_no_ids(own, tmp_path, caplog):
-    """As floats they would be another row's."""
+def test_what_cannot_be_used_is_left_out_and_noted(own, tmp_path):
+    """Long numbers as ids, which as floats may be another row's; a batch that cannot be read."""
+    labels().to_parquet(tmp_path / "a.parquet")
     frame = labels().assign(name=lambda f: f["name"] + 2**53)
-    frame.to_parquet(tmp_path / "a.parquet")
-    assert len(join(logged(frame, ()), own).rows) == 0
-    assert "name it in data.text" in caplog.text
+    frame.to_parquet(tmp_path / "b.parquet")
+    (tmp_path / "c.parquet").write_bytes(b"no table")
+    notes: list[str] = []
+    assert len(join(logged(frame, ()), own, notes).rows) == 0
+    assert len(join(logged(labels(), ()), own).rows) == 40
+    one, other = sorted(notes)
+    assert "no labels of b for version 1" in one
+    assert "name it in data.text" in one
+    assert "no labels of c: " in other
 
 
 def arm(error: float, days: int = 20, rows: int = 2000, seed: int = 0) -> live.Arm:
@@ -141,7 +149,10 @@ def test_a_verdict_takes_an_interval_and_rows_enough(own):
 def test_a_segment_is_judged_beside_what_it_was(own):
     its, limits = arm(1.0), live.gate.Gate()
     odd = its.joined.labels["word"] == "odd"
-    worse = [str(3 * float(v)) if o else v for v, o in zip(its.joined.rows["prediction"], odd, strict=True)]
+    worse = [
+        str(3 * float(v)) if o else v
+        for v, o in zip(its.joined.rows["prediction"], odd, strict=True)
+    ]
     its = its._replace(joined=its.joined._replace(rows=its.joined.rows.assign(prediction=worse)))
     record = pd.DataFrame({"segment": ["word = odd", "word = even"], "mae": 1.1, "rows": 900})
     record = record.assign(model="candidate")
@@ -379,7 +390,7 @@ def test_no_labels_yet(watched, served, settle):
     its = found["versions"]["1"]
     assert (its["labelled"], its["waiting"]) == (0, its["rows"])
     assert found["drift"]
-    assert "no labels" in (watched / "reports/monitor.html").read_text(encoding="utf-8")
+    assert "No labels have come" in (watched / "reports/monitor.html").read_text(encoding="utf-8")
     assert "degradation" not in names(found)
 
 

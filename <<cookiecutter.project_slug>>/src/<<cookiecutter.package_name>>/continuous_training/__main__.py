@@ -18,7 +18,9 @@ COMMANDS: Steps = {
         "ask the triggers; if one fires, run the pipeline and promote the challenger or refuse it",
         {
             "--demand": {"action": "store_true", "help": "retrain, whatever the triggers say"},
-            "--because": {"help": 'what monitoring has seen, as "degradation: reason" or "drift: ..."'},
+            "--because": {
+                "help": 'what monitoring has seen, as "degradation: reason" or "drift: ..."'
+            },
         },
     ),
     "drift": ("compare each batch with the rows that the champion was fitted on", {}),

@@ -142,9 +142,7 @@ def gain(
     return float(better[0]), _interval(better, tail, size), float(values[1][0])
 
 
-def measure(
-    name: str, judged: Judged, tail: float = 0.025
-) -> tuple[float, tuple[float, float]]:
+def measure(name: str, judged: Judged, tail: float = 0.025) -> tuple[float, tuple[float, float]]:
     """A metric of a model, and its interval without the tails."""
     days, place = np.unique(judged.day, return_inverse=True)
     with np.errstate(invalid="ignore"):

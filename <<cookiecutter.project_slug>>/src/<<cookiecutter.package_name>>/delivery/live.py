@@ -102,9 +102,7 @@ def segments(
     return found
 
 
-def over_time(
-    its: gate.Judged, time: np.ndarray, name: str, least: int
-) -> list[dict[str, Any]]:
+def over_time(its: gate.Judged, time: np.ndarray, name: str, least: int) -> list[dict[str, Any]]:
     """The metric by the time of the prediction (n,), in bins of `least` seconds, or of rows enough.
 
     Within a few days the interval is by row: narrower than it would be by day.
@@ -154,6 +152,8 @@ def beside(main: Arm, other: Arm, number: int, least: int, params: Params) -> di
     verdict = "not told apart yet"
     if all(enough(one, least) for one in (before, now)):
         verdict = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else verdict
-    said = f"{verdict}: {name} {value:+.4g} (95 %: {interval[0]:+.4g} to {interval[1]:+.4g}) against"
+    said = (
+        f"{verdict}: {name} {value:+.4g} (95 %: {interval[0]:+.4g} to {interval[1]:+.4g}) against"
+    )
     said += f" version {number}'s {own:.4g}, on {len(now.y):,} and {len(before.y):,} labelled rows"
     return {"better": value, "interval": interval, "verdict": verdict, "said": said}

@@ -131,6 +131,8 @@ def run(
         reason = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"PREDICTION_LOG_URL: the database cannot be used: {reason}") from None
     write(found)
+    for note in found["notes"]:
+        log.warning("%s", note)
     log.info("%s: see reports/monitor.html", monitor_page.state(found))
     if found["retrain"] is None:
         return

@@ -9,6 +9,7 @@ from typing import Any
 from .watch import Found
 
 SIGNS = {"promoted": "▲", "refused": "✕", "rolled back": "↩", "deployed": "●"}
+LINES = {"judged": "var(--dim)", "allowed": "var(--alarm)"}
 NEAR = 7  # percent of the width within which events share a sign
 
 
@@ -53,7 +54,9 @@ def dot(x: float, y: float, stroke: str, title: str = "") -> str:
     return path(f"M{x:.2f} {y:.2f}h0", stroke, 'stroke-width="7" stroke-linecap="round"', title)
 
 
-def bar(x: float, y: float, width: float, height: float, fill: str, opacity: float, title: str = ""):
+def bar(
+    x: float, y: float, width: float, height: float, fill: str, opacity: float, title: str = ""
+):
     about = f"<title>{escape(title)}</title>" if title else ""
     return (
         f'<rect x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}" fill="{fill}"'
@@ -91,7 +94,7 @@ class Axis:
             for group in groups
         )
 
-    def plot(self, marks: list[str], ticks: list[tuple[float, str]], around: str = "") -> str:
+    def plot(self, marks: list[str], ticks: list[tuple[float, str]]) -> str:
         """A plot of 100 x 100: marks, the events, time below, and ticks (y, text) on the left."""
         lines = [
             path(f"M{self.at(e['time']):.2f} 0V100", "var(--line)", 'stroke-dasharray="2 2"')
@@ -103,7 +106,7 @@ class Axis:
         return (
             f'<div class="plot"><div class="y">{left}</div><div class="area">'
             '<svg viewBox="0 0 100 100" preserveAspectRatio="none">'
-            f'{"".join([*lines, *marks])}</svg>{self.signs()}{around}</div><div class="x">'
+            f'{"".join([*lines, *marks])}</svg>{self.signs()}</div><div class="x">'
             f"{''.join(f'<span>{time}</span>' for time in times)}</div></div>"
         )
 
@@ -124,28 +127,39 @@ def metric(found: Found, axis: Axis) -> str:
     y: Callable[[float], float] = lambda v: 100 * (high + pad - v) / (high - low + 2 * pad)  # noqa: E731
     marks = []
     for version, its in series.items():
-        shade, middle = color(version, found), []
+        shade, line, dots, end = color(version, found), "", [], 0.0
         for part in its:
             left, right = axis.at(part["from"]), axis.at(part["to"])
-            middle.append(((left + right) / 2, y(part["value"])))
+            x, v = (left + right) / 2, y(part["value"])
             if between(part["interval"]):
                 top, bottom = y(part["interval"][1]), y(part["interval"][0])
                 marks.append(bar(left, top, right - left, bottom - top, shade, 0.16))
-        points = " ".join(f"{x:.2f} {v:.2f}" for x, v in middle)
-        marks.append(path(f"M{points}" if middle else "M0 0", shade, 'fill="none"'))
-        for (x, v), part in zip(middle, its, strict=True):
+            line += f"{'L' if left - end < right - left else 'M'}{x:.2f} {v:.2f}"  # or a gap
             text = f"version {version}, {when(part['from'])}: {number(part['value'])}"
             text += f" ({between(part['interval'])}), {part['rows']:,} rows"
-            marks.append(dot(x, v, shade, text))
-    around = ""
-    for name, value in lines.items():
-        shade = "var(--alarm)" if name == "allowed" else "var(--dim)"
-        marks.append(path(f"M0 {y(value):.2f}H100", shade, 'stroke-dasharray="5 4"'))
-        shift = "-100%" if value == max(lines.values()) else "0"
-        around += f'<span class="limit" style="top: {y(value):.2f}%; color: {shade};'
-        around += f' transform: translateY({shift})">{name} {number(value)}</span>'
+            dots.append(dot(x, v, shade, text))
+            end = right
+        marks += [path("M" + line[1:] or "M0 0", shade, 'fill="none"'), *dots]
+    marks += [
+        path(f"M0 {y(value):.2f}H100", LINES[name], 'stroke-dasharray="5 4"')
+        for name, value in lines.items()
+    ]
     ticks = [(y(value), number(value)) for value in (high, (low + high) / 2, low)]
-    return axis.plot(marks, ticks, around)
+    keys = "".join(
+        f'<span><span class="dash" style="border-color: {LINES[name]}"></span>{name}'
+        f" {number(value)}</span> "
+        for name, value in lines.items()
+    )
+    return f'{axis.plot(marks, ticks)}<p class="legend">{legend(found)}{keys}</p>'
+
+
+def legend(found: Found) -> str:
+    """The colors of the versions."""
+    return "".join(
+        f'<span><span class="key" style="background: {color(version, found)}"></span>version'
+        f" {version}</span> "
+        for version in sorted(map(int, found["versions"]))
+    )
 
 
 def traffic(found: Found, axis: Axis) -> str:

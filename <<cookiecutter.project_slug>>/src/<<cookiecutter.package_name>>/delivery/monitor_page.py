@@ -17,7 +17,8 @@ STYLE = """
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 } h2 { font-size: 1.1rem; margin: 2.5rem 0 .5rem }
 h1::before { content: "●"; color: var(--good); margin-right: .4em } h1.bad::before { color: var(--alarm) }
 h1.unknown::before { color: var(--known) } p, li { overflow-wrap: anywhere } ul { padding-left: 1.1rem }
-.dim { color: var(--dim); font-weight: normal } .legend span { white-space: nowrap }
+.dim { color: var(--dim); font-weight: normal } .legend > span { white-space: nowrap }
+.dash { display: inline-block; width: 1.4em; border-top: 2px dashed; margin: 0 .3em .25em .6em }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(13rem, 45%), 1fr));
   gap: .75rem; margin: 1.5rem 0 }
 .tiles div { border: 1px solid var(--line); border-radius: 8px; padding: .6rem .8rem }
@@ -30,8 +31,7 @@ h1.unknown::before { color: var(--known) } p, li { overflow-wrap: anywhere } ul 
 .area { position: relative; height: 12rem; border-bottom: 1px solid var(--line) }
 .area svg { position: absolute; inset: 0; height: 100%; min-width: 0 }
 .area path, .range path { vector-effect: non-scaling-stroke }
-.area span, .y span { position: absolute; white-space: nowrap } .area .limit { right: 0;
-  background: var(--back); padding: 0 .2rem; opacity: .85 }
+.area span, .y span { position: absolute; white-space: nowrap }
 .event { top: -1.35rem; transform: translateX(-50%); border: 1px solid var(--line); cursor: help;
   border-radius: 9px; padding: 0 .35rem; background: var(--back); color: var(--ink); line-height: 1.15rem }
 .y { position: relative } .y span { right: .45rem; transform: translateY(-50%) }
@@ -129,7 +129,7 @@ def versions(found: Found) -> str:
             + f'<td class="wide">{escape(text)}</td></tr>'
         )
     return table(
-        ["Version", "#rows", "#labelled", "#failed", "#p99", f"#{name}", "#95 %", ""], rows
+        ["Version", "#rows", "#labelled", "#failed", "#p99", f"#{name}", "#95 %", "Judged"], rows
     )
 
 
@@ -154,7 +154,9 @@ def drift(found: Found) -> str:
     its, features = found.observed, found["drift"]
     if its is None or not features:
         return "<p>Nothing can be compared yet.</p>"
-    names = sorted(features, key=lambda name: (not features[name]["drifted"], -features[name]["psi"]))
+    names = sorted(
+        features, key=lambda name: (not features[name]["drifted"], -features[name]["psi"])
+    )
     bars = [shares(its.bins[name], its.known[name], its.live[name]) for name in names]
     rows = [row(name, features[name], [bar]) for name, bar in zip(names, bars, strict=True)]
     text = f"<p>What was sent and answered (narrow bars) beside the {its.rows:,} rows that version"
@@ -174,14 +176,10 @@ def alerts(found: Found) -> str:
 
 def page(found: Found) -> str:
     """reports/monitor.html."""
-    title, legend, drawn = state(found), "", "<p>No prediction was logged in this time.</p>"
+    title, drawn = state(found), "<p>No prediction was logged in this time.</p>"
     if len(found.traffic):
         axis = charts.Axis(found)
-        for key in sorted(found["versions"], key=int):
-            shade = charts.color(int(key), found)
-            legend += f'<span><span class="key" style="background: {shade}"></span>version {key}</span> '
         drawn = f"""<h2>Live {escape(found["metric"])}</h2>{charts.metric(found, axis)}
-<p class="legend">{legend}</p>
 <h2>Traffic by version</h2>{charts.traffic(found, axis)}{versions(found)}
 <h2>Segments</h2>{segments(found)}
 <h2>Drift</h2>{drift(found)}"""
@@ -222,7 +220,10 @@ def markdown(found: Found) -> str:
         value = f"{number(its.get('value'))} ({between(its.get('interval'))})"
         cells = [key, role(key, found), f"{its['rows']:,}", f"{its.get('labelled', 0):,}", value]
         lines.append(f"| {' | '.join([*cells, number(its.get('judged'))])} |")
-    notes = [f"version {key}: {its['beside']['said']}" for key, its in found["versions"].items()
-             if its.get("beside")]
+    notes = [
+        f"version {key}: {its['beside']['said']}"
+        for key, its in found["versions"].items()
+        if its.get("beside")
+    ]
     lines += ["", *(f"- {safe(note)}" for note in [*notes, *found["notes"]])]
     return "\n".join([*lines, ""])

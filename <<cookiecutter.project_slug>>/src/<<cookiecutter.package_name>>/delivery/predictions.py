@@ -7,7 +7,6 @@ predictions are counted, and left out.
 """
 
 import json
-import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,8 +21,6 @@ from ..params import Params
 from .journal import Table
 
 EXACT = 2**53  # from here on a float64 leaves out whole numbers
-
-log = logging.getLogger(__name__)
 
 
 class Log:
@@ -131,16 +128,23 @@ class Joined(NamedTuple):
     ambiguous: int
 
 
-def join(asked: dict[int, Asked], params: Params) -> dict[int, Joined]:
-    """The predictions of each version that have a label. All batches are read, one at a time."""
+def join(asked: dict[int, Asked], params: Params, notes: list[str]) -> dict[int, Joined]:
+    """The predictions of each version that have a label. All batches are read, one at a time.
+
+    A batch that cannot be read, or whose rows cannot be told apart, is left out, which is noted.
+    """
     target = params.data.target
     found: dict[int, list[pd.DataFrame]] = {version: [] for version in asked}
-    for frame in labelled(params) if asked else ():
+    for name, frame in labelled(params, notes) if asked else ():
         kept = [target, params.data.time, *params.evaluate.segments]
         kept = [column for column in dict.fromkeys(kept) if column in frame]
         for version, its in asked.items():
-            keys = [named(frame[params.data.id])] if len(its.ids) else []
-            keys += [hashed(frame, its.kinds)] if len(its.ids) < len(its.rows) else []
+            try:
+                keys = [named(frame[params.data.id])] if len(its.ids) else []
+                keys += [hashed(frame, its.kinds)] if len(its.ids) < len(its.rows) else []
+            except UserError as error:
+                notes.append(f"no labels of {name} for version {version}: {error}")
+                continue
             for key in keys:
                 wanted = np.isin(key, its.rows["key"])
                 found[version].append(frame.loc[wanted, kept].set_axis(key[wanted]))
@@ -158,8 +162,8 @@ def _joined(its: Asked, found: list[pd.DataFrame], target: str) -> Joined:
     return Joined(rows, labels.loc[rows["key"]].set_axis(rows.index), waiting, ambiguous)
 
 
-def labelled(params: Params) -> Iterator[pd.DataFrame]:
-    """The rows of each batch that have a target; a batch that cannot be read is said, and left out."""
+def labelled(params: Params, notes: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of each batch that have a target, and its name."""
     about = params.data
     try:
         paths = data.batches(about.model_copy(update={"through": None}))
@@ -169,11 +173,11 @@ def labelled(params: Params) -> Iterator[pd.DataFrame]:
         try:
             frame = data.read([path], about)
         except UserError as error:
-            log.warning("no labels of %s: %s", path.name, error)
+            notes.append(f"no labels of {path.stem}: {error}")
             continue
         if about.unlabelled in ("drop", "refuse"):
             frame = frame[frame[about.target].notna()]
         else:
             frame = data.labelled(frame, params)
         if len(frame):
-            yield frame
+            yield path.stem, frame

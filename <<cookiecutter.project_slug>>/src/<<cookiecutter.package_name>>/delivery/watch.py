@@ -79,7 +79,8 @@ def look(
             found["drift"] = live_drift.report(found.observed, rules.drift)
         except UserError as error:
             found["notes"].append(f"drift: {error}")
-    joined = predictions.join({number: its.asked for number, its in seen.items()}, params)
+    asked = {number: its.asked for number, its in seen.items()}
+    joined = predictions.join(asked, params, found["notes"])
     arms = {number: live.Arm(its, seen[number].classes) for number, its in joined.items()}
     for number, arm in arms.items():
         about = found["versions"][str(number)]
