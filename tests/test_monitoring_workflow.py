@@ -6,7 +6,7 @@ stands in for gh. The tests run in their order.
 
 import contextlib
 import json
-import os
+import re
 import shutil
 import subprocess
 import time
@@ -22,7 +22,7 @@ from test_workflows import Ran, Team
 
 pytestmark = pytest.mark.slow  # a story, test by test: one process runs them, in their order
 MONITOR = ".github/workflows/monitor.yml"
-DISPATCHES = "repos/team/flights/actions/workflows/continuous-training.yml/dispatches"
+DISPATCHES = "/actions/workflows/continuous-training.yml/dispatches"
 # It keeps what it was called with, and what came with it; while there is a file `down` it fails.
 GH = """#!/bin/sh
 test ! -e "$CALLS.down" || exit 1
@@ -37,7 +37,7 @@ p = params.load()
 frame = data.feature_store(p.data).add(data.read([data.batch(p.data, m) for m in months], p.data))
 version = registry.require_version(tracking.connect(), p.register_.name, "production")
 kinds = list(registry.load_model(version, p).kinds)
-rows = frame[kinds].sample(3000, random_state=1)
+rows = frame[kinds].sample(1000 if len(months) > 1 else 3500, random_state=1)
 for start in range(0, len(rows), 500):
     body = checks.request(rows.iloc[start : start + 500])
     headers = {"Content-Type": "application/json"}
@@ -48,8 +48,11 @@ import pandas as pd
 frame = pd.read_parquet(source)
 frame.assign(late=frame["late"].sample(frac=1, random_state=0).to_numpy()).to_parquet(target)
 """
-ALIAS = """
+FIRST = """
 from flight_delays import tracking
+from flight_delays.__main__ import main
+for step in (["train"], ["evaluate"], ["register", "--run", "last"]):
+    assert main(step) == 0
 tracking.connect().set_registered_model_alias("flight-delays", "production", "1")
 """
 
@@ -90,11 +93,9 @@ class Watched(Team):
 
     def learn(self) -> None:
         """The first champion, which serves in production."""
-        gate = {"tolerance": 0.03, "calibration_tolerance": 0.03, "segment_tolerance": 0.2}
-        arguments = {"model": {"arguments": {"max_iter": 30}}}
-        self.change(params=arguments, continuous_training={"gate": gate | {"latency": 1000}})
-        self.code("from flight_delays.__main__ import main; assert main(['retrain']) == 0")
-        self.code(ALIAS)
+        self.change(params={"model": {"arguments": {"max_iter": 30}}})
+        self.code(FIRST)
+        self.dvc("add", "-q", "data/raw", cwd=self.clone)
         self.push()
 
     def push(self) -> None:
@@ -131,7 +132,7 @@ class Watched(Team):
 
     def monitor(self, event: str = "schedule") -> Ran:
         secret = ("-s", f"PREDICTION_LOG_URL={self.database}")
-        return self.act(event, *secret, workflow=MONITOR, GITHUB_REPOSITORY="team/flights")
+        return self.act(event, *secret, workflow=MONITOR)
 
     def report(self) -> dict:
         return json.loads((self.folder / "artifacts/monitor/reports/monitor.json").read_text())
@@ -177,59 +178,46 @@ def test_production_does_well_and_nobody_is_told(team, production):
     ran = team.monitor()
     assert (ran.code, ran.title) == (0, "# production: version 1 is healthy")
     found = team.report()
-    assert found["versions"]["1"]["labelled"] > 2500
+    assert found["versions"]["1"]["labelled"] > 900
     assert found["alerts"] == []
     assert found["retrain"] is None
     assert found["service"]["answers"]
     assert team.told() == []
-    page = (team.folder / "artifacts/monitor/reports/monitor.html").read_text()
-    assert "promoted: version 1" in page
-
-
-def test_labels_that_are_late_are_waited_for(team):
-    shutil.copy(team.folder / "months/2013-04.parquet", team.clone / "data/raw")
-    team.ask("2013-04")
-    (team.clone / "data/raw/2013-04.parquet").unlink()
-    ran = team.monitor()
-    assert ran.code == 0
-    assert team.report()["versions"]["1"]["waiting"] >= 3000
-    assert team.report()["retrain"] is None
-    assert DISPATCHES not in "".join(team.told())  # though April is warmer, which is an issue
+    assert "healthy" in (team.folder / "artifacts/monitor/reports/monitor.html").read_text()
 
 
 def test_a_degradation_starts_continuous_training_once(team):
-    """What happens then is no longer what was learnt: April's labels are those of other flights."""
-    names = {"source": team.folder / "months/2013-04.parquet"}
-    team.python(team.clone, WRONG, target=team.clone / "data/raw/2013-04.parquet", **names)
+    """What happens then is no longer what was learnt: April's labels are those of other flights.
+
+    GitHub is away at first: what could not be handed over is handed over by a later run.
+    """
+    april = team.clone / "data/raw/2013-04.parquet"
+    team.python(team.clone, WRONG, source=team.folder / "months/2013-04.parquet", target=april)
+    team.ask("2013-04")
     team.dvc("add", "-q", "data/raw", cwd=team.clone)
     team.push()
-    (team.folder / "gh.log.down").touch()
-    ran = team.monitor()  # the server of GitHub is away
-    assert ran.code == 1
-    assert ran.title == "# production: version 1 is worse than allowed"
-    (team.folder / "gh.log.down").unlink()
-    assert team.monitor().code == 0
-    assert team.told() == []  # what was claimed may still be on its way
-    team.code(LATER)
+    down = team.folder / "gh.log.down"
+    down.touch()
     ran = team.monitor()
-    assert ran.code == 0
+    assert (ran.code, ran.title) == (1, "# production: version 1 is worse than allowed")
+    assert team.report()["retrain"]["name"] == "degradation"
+    down.unlink()
+    team.code(LATER)
+    assert team.monitor().code == 0
     told = team.told()
-    calls = [line for line in told if line.startswith("api ")]
-    assert calls.count(f"api --method POST --input - {DISPATCHES}") == 1
+    assert sum(DISPATCHES in line for line in told) == 1
     text = "".join(told)
-    assert '"because": "degradation: version 1: roc_auc is 0.' in text
-    assert '"title":"production: degradation"' in text
+    assert re.search(r'"because": "degradation: version 1: roc_auc is 0\.[^"]* may be 0\.', text)
     assert text.count('"title":"production: degradation"') == 1
     team.code(LATER)
-    assert team.monitor().code == 0
+    ran = team.monitor()
+    assert (ran.code, ran.title) == (0, "# production: version 1 is worse than allowed")
     assert team.told() == []
 
 
 def test_continuous_training_is_told_why(team):
-    """It retrains for this reason on the new month, whose labels the gate judges."""
-    team.change(params={"data": {"through": None}})
-    why = "degradation: version 1: roc_auc; $(touch hacked) `touch hacked`"
-    ran = team.act("workflow_dispatch", "--input", f"because={why}")
-    assert ran.code == 0
-    assert f"- Trigger: {why}" in ran.summary
+    """By its input, which no shell reads: a reason that it does not know is refused by the step."""
+    ran = team.act("workflow_dispatch", "--input", "because=$(touch hacked) `touch hacked`: x")
+    assert ran.code == 1
+    assert '--because takes "degradation: reason"' in ran.log
     assert not list(team.folder.rglob("hacked"))
