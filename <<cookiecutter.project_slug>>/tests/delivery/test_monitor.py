@@ -170,9 +170,12 @@ def test_two_versions_are_told_apart_or_not(own):
         verdicts.append(found["verdict"])
     assert verdicts == ["better", "not told apart yet", "worse"]
     assert live.beside(arm(1.0), arm(9.0, seed=1), 1, 5000, own)["verdict"] == "not told apart yet"
-    shadow = arm(0.5, rows=3000)
+    later = arm(0.5)
+    later.joined.rows["time"] += 119_900
+    assert live.beside(arm(1.0), later, 1, 500, own) is None
+    shadow = arm(0.5, rows=1000)
     shadow.joined.rows["shadow"] = True
-    assert "on 2,000 and 2,000 labelled rows" in live.beside(arm(1.0), shadow, 1, 500, own)["said"]
+    assert "on 1,000 and 1,000 labelled rows" in live.beside(arm(1.0), shadow, 1, 500, own)["said"]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def conditions(found: Found, limits: Monitor) -> Conditions:
         said = f"version {number}, {part['segment']}: {metric} is"
         said += f" {_with(part['value'], part['interval'])} on {part['rows']:,} rows; it was"
         said += f" {part['judged']:.4g}, and may be {part['limit']:.4g}"
-        sure = part["worse"] if its["enough"] else None
+        sure = part["worse"] if its["enough"] and not its["worse"] else None  # or all of it is
         wanted[Key("segment", number, part["segment"])] = (sure, said)
     if limits.drift is not None:
         names = [name for name, measures in found["drift"].items() if measures["drifted"]]

@@ -16,6 +16,7 @@ from ..params import Params
 from .predictions import Joined
 
 DAYS = 5
+SHARED = 0.1  # of a version's rows; with fewer it was not beside the other, but before or after it
 HOUR, DAY = 3600, 24 * 3600  # seconds
 WIDTHS = [60, 300, 900, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 28 * DAY]
 FEW = 30  # rows below which a bin has no metric
@@ -83,10 +84,6 @@ def segments(
     if record is not None:
         own = record[(record["model"] == "candidate") & (record["rows"] >= limits.segment_rows)]
         before = own.set_index("segment")[name].to_dict()
-    here = [column for column in params.evaluate.segments if column in labels]
-    params = params.model_copy(
-        update={"evaluate": params.evaluate.model_copy(update={"segments": here})}
-    )
     parts, found = gate.parts(labels, params, limits), []
     for part, chosen in parts.items():
         its_own = its.of(chosen)
@@ -140,7 +137,7 @@ def beside(main: Arm, other: Arm, number: int, least: int, params: Params) -> di
         first = max(mine["time"].min(), its["time"].min())
         last = min(mine["time"].max(), its["time"].max())
         chosen = [rows["time"].between(first, last).to_numpy() for rows in (mine, its)]
-    if not all(rows.any() for rows in chosen):
+    if not chosen[0].any() or chosen[1].mean() < SHARED:
         return None
     arms = [
         Arm(Joined(arm.joined.rows[rows], arm.joined.labels[rows], 0, 0), arm.classes)

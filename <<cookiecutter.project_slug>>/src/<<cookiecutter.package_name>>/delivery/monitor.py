@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -22,10 +23,12 @@ from ..continuous_training.triggers import EXPERIMENT
 from ..errors import UserError
 from ..params import ROOT, Params, load
 from . import monitor_page, releases, settings
-from .alerts import Alert, Alerts, Key, make
+from .alerts import CHANNELS, Alert, Alerts, Key, make
 from .conditions import conditions
 from .journal import Table
 from .watch import Found, look
+
+CONFIRMED = re.compile(rf"({'|'.join(CHANNELS)}):(\d+(?:\.\d+)?)")
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +104,10 @@ def write(found: Found) -> None:
 
 def database() -> str:
     """The prediction log: PREDICTION_LOG_URL, else that of the target local."""
+    if url := os.environ.get("PREDICTION_LOG_URL"):
+        return url
     releases.home().mkdir(parents=True, exist_ok=True)
-    default = f"sqlite:///{releases.home() / 'predictions.db'}"
-    return os.environ.get("PREDICTION_LOG_URL") or default
+    return f"sqlite:///{releases.home() / 'predictions.db'}"
 
 
 def run(
@@ -119,9 +123,10 @@ def run(
         make(table.table, table.engine)
         alerts = Alerts(table.engine, env, now)
         for word in confirm or ():
-            channel, _, moment = word.partition(":")
-            count = alerts.confirm(channel, float(moment))
-            log.info("%s: %d alerts are handed over", channel, count)
+            if not (told := CONFIRMED.fullmatch(word)):
+                raise UserError(f"--confirm takes CHANNEL:CLAIM, not {word}")
+            count = alerts.confirm(told[1], float(told[2]))
+            log.info("%s: %d alerts are handed over", told[1], count)
         if confirm:
             return
         found = look(env, table, now, params, limits, training.load())

@@ -42,6 +42,11 @@ td.wide { overflow-wrap: anywhere; color: var(--dim); min-width: 12rem }
   td:empty { display: none } .plot { grid-template-columns: 2.8rem 1fr } td.number { white-space: normal } }
 """
 NOTHING = "<p>Nothing.</p>"
+AGES = {
+    "prediction": "since the last prediction",
+    "label": "since the newest prediction that has a label (or the first, without any)",
+    "trained": "from the rows it was fitted on to the newest one predicted",
+}
 
 
 def main(found: Found) -> dict[str, Any]:
@@ -85,17 +90,15 @@ def tiles(found: Found) -> str:
         text = f"{its.get('labelled', 0):,} of the main version have a label"
         shown += [(f"{rows:,}", f"rows predicted; {text}")]
         shown += [(f"{its['p99']:.0f} ms", f"p99 of a request; p50 {its['p50']:.1f} ms")]
-    for name, text in (
-        ("prediction", "since the last prediction"),
-        ("label", "since the last prediction with a label"),
-        ("trained", "of time from training to the newest row"),
-    ):
-        if stale[name] is not None:
-            shown.append((f"{stale[name]:.1f} days", text))
+    for name, text in AGES.items():
+        days = stale[name]
+        if days is not None:
+            short = f"{days:.0f} days" if days >= 3 else f"{days * 24:.1f} hours"
+            shown.append((short, text))
     if about is not None:
         lost = f"{about.get('prediction_log_dropped', 0):,} requests lost to the log,"
         lost += f" {about.get('refused_versions', 0):,} versions refused"
-        shown.append(("answers", lost) if about["answers"] else ("is silent", about["url"]))
+        shown.append(("answers", lost) if about["answers"] else ("silent", "the service does not answer"))
     return "".join(f"<div><b>{escape(b)}</b><span>{escape(t)}</span></div>" for b, t in shown)
 
 

@@ -136,8 +136,9 @@ def join(asked: dict[int, Asked], params: Params, notes: list[str]) -> dict[int,
     target = params.data.target
     found: dict[int, list[pd.DataFrame]] = {version: [] for version in asked}
     for name, frame in labelled(params, notes) if asked else ():
-        kept = [target, params.data.time, *params.evaluate.segments]
-        kept = [column for column in dict.fromkeys(kept) if column in frame]
+        kept = dict.fromkeys([target, *params.evaluate.segments])
+        kept |= {} if params.data.time is None else {params.data.time: None}
+        frame = frame.reindex(columns=[*frame, *(c for c in kept if c not in frame)])
         for version, its in asked.items():
             try:
                 keys = [named(frame[params.data.id])] if len(its.ids) else []
@@ -147,7 +148,7 @@ def join(asked: dict[int, Asked], params: Params, notes: list[str]) -> dict[int,
                 continue
             for key in keys:
                 wanted = np.isin(key, its.rows["key"])
-                found[version].append(frame.loc[wanted, kept].set_axis(key[wanted]))
+                found[version].append(frame.loc[wanted, list(kept)].set_axis(key[wanted]))
     return {version: _joined(its, found[version], target) for version, its in asked.items()}
 
 
