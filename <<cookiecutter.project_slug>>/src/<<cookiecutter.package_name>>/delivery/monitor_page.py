@@ -98,7 +98,9 @@ def tiles(found: Found) -> str:
     if about is not None:
         lost = f"{about.get('prediction_log_dropped', 0):,} requests lost to the log,"
         lost += f" {about.get('refused_versions', 0):,} versions refused"
-        shown.append(("answers", lost) if about["answers"] else ("silent", "the service does not answer"))
+        shown.append(
+            ("answers", lost) if about["answers"] else ("silent", "the service does not answer")
+        )
     return "".join(f"<div><b>{escape(b)}</b><span>{escape(t)}</span></div>" for b, t in shown)
 
 
