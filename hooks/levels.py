@@ -63,6 +63,7 @@ LEVELS = {
         ".github/workflows/cd.yml",
         ".github/workflows/ci.yml",
         ".github/workflows/deploy.yml",
+        ".github/workflows/monitor.yml",
         ".github/workflows/template.yml",
         "Dockerfile",
         "delivery.yaml",

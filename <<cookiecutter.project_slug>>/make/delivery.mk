@@ -1,5 +1,5 @@
 # Delivery: what CI and CD run, and the service. Included by the Makefile.
-.PHONY: types secrets audit sbom build image deploy service canary rehearse
+.PHONY: types secrets audit sbom build image deploy service canary rehearse monitor
 PINS := requirements/service.txt # what runs in production
 AUDIT ?= # options of pip-audit, such as another source of advisories
 
@@ -35,3 +35,6 @@ canary: | $(BIN)/python ## let VERSION=champion answer 5, 25, 100 % in ENV=produ
 
 rehearse: | $(BIN)/python ## go through the whole loop, from commit to canary, in a copy of the project
 	@$(STEP) rehearse
+
+monitor: | $(BIN)/python ## live metrics, drift, alerts of ENV=production: a dashboard (RETRAIN=1)
+	@$(STEP) monitor --env $(or $(ENV),production) $(if $(RETRAIN),--retrain)

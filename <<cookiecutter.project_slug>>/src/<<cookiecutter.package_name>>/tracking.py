@@ -218,8 +218,8 @@ def last_run(wanted: str) -> Run | None:
     return next(iter(last_runs(wanted, 1)), None)
 
 
-def last_runs(wanted: str, count: int, part: str = "") -> list[Run]:
-    """The last runs that finished, newest first; `part` as in `connect`."""
+def last_runs(wanted: str, count: int, part: str = "", failed: bool = False) -> list[Run]:
+    """The last runs that finished (or failed), newest first; `part` as in `connect`."""
     client = connect()
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT) + part
     experiment = client.get_experiment_by_name(name)
@@ -227,7 +227,7 @@ def last_runs(wanted: str, count: int, part: str = "") -> list[Run]:
         return []
     return client.search_runs(
         [experiment.experiment_id],
-        f"{wanted} and attributes.status = 'FINISHED'",
+        wanted if failed else f"{wanted} and attributes.status = 'FINISHED'",
         order_by=["attributes.start_time DESC"],
         max_results=count,
     )

@@ -162,7 +162,7 @@ def test_rows_on_which_the_champion_is_suddenly_worthless(make, suspect):
 
 def test_the_record_is_of_when_the_champion_was_judged(trained, params):
     version = find_version(tracking.connect(), params.register_.name, "champion")
-    record = challenger._record(version)
+    record = challenger.record(version)
     assert {"candidate", "baseline"} <= set(record["model"])
     assert "all" in set(record["segment"])
 

@@ -37,12 +37,15 @@ def batches(pipeline: Path, tmp_path: Path) -> Iterator[Path]:
 def ask(pipeline: Path) -> Callable[..., dict[str, triggers.Asked]]:
     """The answers by name; arguments change settings of `triggers`."""
 
-    def asked(demand: bool = False, **rules) -> dict[str, triggers.Asked]:
+    def asked(
+        demand: bool = False, because: str | None = None, **rules
+    ) -> dict[str, triggers.Asked]:
         params, limits = load(pipeline / "params.yaml"), settings.load()
         limits = limits.model_copy(update={"triggers": limits.triggers.model_copy(update=rules)})
         now = find_version(tracking.connect(), params.register_.name, "champion")
         state = decisions.state(params, limits)
-        return {a.name: a for a in triggers.ask(demand, now, state, params, limits)}
+        told = triggers.told(because)
+        return {a.name: a for a in triggers.ask(demand, now, state, params, limits, told)}
 
     return asked
 
@@ -168,6 +171,19 @@ def test_drift(pipeline, ask):
     assert (pipeline / "reports/drift.html").is_file()
 
 
+def test_what_monitoring_has_seen(pipeline, ask, capsys):
+    """It fires with its reason, but not for what is decided already."""
+    because = "degradation: roc_auc\nis 0.6"
+    assert not ask(because=because)["degradation"].fired
+    copy(pipeline, "-new", lambda frame: frame)
+    answers = ask(because=because, degradation=None, new_data=False)
+    assert fired(answers) == {"degradation"}
+    assert answers["degradation"].reason == "roc_auc is 0.6"
+    assert fired(ask(because="drift: temp", new_data=False)) == {"drift"}
+    assert main(["retrain", "--because", "weather: nice"]) == 1
+    assert "--because takes" in capsys.readouterr().err
+
+
 def test_refusals_in_a_row_ask_for_an_experiment(pipeline, ask, change):
     """Until the recipe changes, or somebody demands it."""
     params, limits = load(pipeline / "params.yaml"), settings.load()
@@ -179,6 +195,7 @@ def test_refusals_in_a_row_ask_for_an_experiment(pipeline, ask, change):
         with tracking.decision("refused") as run_id:
             decisions.log(tracking.connect(), run_id, written, {}, state)
     assert ask(refusals=3)["new_data"].fired
+    assert fired(ask(because="degradation: x", refusals=2)) == set()
     answers = ask(refusals=2)
     assert fired(answers) == set()
     assert answers["new_data"].reason.startswith("held back after 2 refusals in a row")

@@ -16,7 +16,12 @@ COMMANDS: Steps = {
     "pipeline": ("run what has changed of the pipeline in dvc.yaml, and log the run", {}),
     "retrain": (
         "ask the triggers; if one fires, run the pipeline and promote the challenger or refuse it",
-        {"--demand": {"action": "store_true", "help": "retrain, whatever the triggers say"}},
+        {
+            "--demand": {"action": "store_true", "help": "retrain, whatever the triggers say"},
+            "--because": {
+                "help": 'what monitoring has seen, as "degradation: reason" or "drift: ..."'
+            },
+        },
     ),
     "drift": ("compare each batch with the rows that the champion was fitted on", {}),
     "materialize": ("bring the online feature store up to date with all batches", {}),

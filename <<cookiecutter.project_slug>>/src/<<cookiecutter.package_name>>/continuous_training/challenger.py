@@ -82,15 +82,15 @@ def checks(
     if version is not None and champion is not None:
         other = gate.judge(rival(version, champion.model, *rows, params), holdout, params)
         found = gate.against(judged, other, holdout, params, limits) + found
-        record = _record(version)
-        if record is not None and limits.doubt_rows:
-            found.append(gate.suspect(other, *rows, record, params, limits))
+        before = record(version)
+        if before is not None and limits.doubt_rows:
+            found.append(gate.suspect(other, *rows, before, params, limits))
     X, _ = data.xy(holdout, params, any_classes=True)
     found.append(gate.latency(loaded.model, X, limits.latency))
     return [*found, _signature(loaded, champion, limits)]
 
 
-def _record(version: ModelVersion) -> pd.DataFrame | None:
+def record(version: ModelVersion) -> pd.DataFrame | None:
     """The table of `evaluate.compare` from when a version was judged, if its run kept that."""
     run = tracking.find_run(version.run_id)
     judged = tracking.find_run(run.data.tags.get("judged_run", version.run_id))

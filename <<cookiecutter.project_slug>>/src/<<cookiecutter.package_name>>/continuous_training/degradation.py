@@ -11,16 +11,27 @@ from ..train import score
 from .settings import Degradation, Settings
 
 
+def judged(version: ModelVersion, metric: str) -> float:
+    """The metric of a version when it was judged, on rows that it was not fitted on."""
+    run = tracking.find_run(version.run_id)
+    before = tracking.find_run(run.data.tags.get("judged_run", version.run_id))
+    return before.data.metrics.get(f"test_{metric}", float("nan"))
+
+
+def allowed(usual: float, metric: str, tolerance: float) -> float:
+    """How bad a metric may become: by points of a score, or by a share of an error."""
+    return usual - tolerance if metric in GREATER_IS_BETTER else usual + tolerance * abs(usual)
+
+
 def asked(champion: ModelVersion | None, params: Params, limits: Settings) -> tuple[bool, str]:
     """Score the champion on the batches after those that it was fitted on; its run keeps the values."""
     rule: Degradation | None = limits.triggers.degradation
     if champion is None or rule is None:
         return False, "there is no champion" if rule else "off"
     run, metric = tracking.find_run(champion.run_id), params.evaluate.metric
-    judged = tracking.find_run(run.data.tags.get("judged_run", champion.run_id))
-    usual = judged.data.metrics[f"test_{metric}"]
+    usual = judged(champion, metric)
     sign = 1 if metric in GREATER_IS_BETTER else -1
-    limit = usual - sign * rule.tolerance * (1 if sign > 0 else abs(usual))
+    limit = allowed(usual, metric, rule.tolerance)
     paths = data.batches(params.data)
     after = [path for path in paths if path.stem > run.data.params["last_batch"]]
     if not after:

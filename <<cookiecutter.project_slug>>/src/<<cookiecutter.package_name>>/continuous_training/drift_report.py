@@ -92,28 +92,39 @@ def shares(its: "Bins", known: np.ndarray, newest: np.ndarray) -> str:
     return chart(marks, names[used[0]], names[used[-1]])
 
 
+def row(name: str, its: dict, charts: list[str]) -> str:
+    """The row of a feature: verdict, measures, charts."""
+    ks = "&ndash;" if its["ks"] is None else f"{its['ks']:.3f}"
+    verdict = ("alarm", "▲ drifted") if its["drifted"] else ("stable", "stable")
+    return (
+        f'<tr><th scope="row">{escape(name)}</th><td class="{verdict[0]}">{verdict[1]}</td>'
+        f'<td class="number" title="PSI">{its["psi"]:.3f}</td>'
+        f'<td class="number" title="KS">{ks}</td>'
+        f'<td class="number" title="χ²">{its["chi2"]:,.0f}</td>'
+        + "".join(f'<td class="chart">{chart}</td>' for chart in charts)
+        + "</tr>"
+    )
+
+
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole page."""
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{escape(title)}</title><style>{STYLE}{style}</style>
+{body}</html>
+"""
+
+
 def page(observed: "Observed", found: dict, limits: "Drift") -> str:
     """The page of what `drift.report` found, its features in the order of PSI."""
     features, newest, rows = found["features"], found["batch"], []
     for name in sorted(features, key=lambda name: -features[name]["psi"]):
-        its = features[name]
-        ks = "&ndash;" if its["ks"] is None else f"{its['ks']:.3f}"
-        verdict = ("alarm", "▲ drifted") if its["drifted"] else ("stable", "stable")
         bars = shares(observed.bins[name], observed.reference[name], observed.counts[newest][name])
-        rows.append(
-            f'<tr><th scope="row">{escape(name)}</th><td class="{verdict[0]}">{verdict[1]}</td>'
-            f'<td class="number" title="PSI">{its["psi"]:.3f}</td>'
-            f'<td class="number" title="KS">{ks}</td>'
-            f'<td class="number" title="χ²">{its["chi2"]:,.0f}</td>'
-            f'<td class="chart">{trend(found["over_time"][name], observed, limits.psi)}</td>'
-            f'<td class="chart">{bars}</td></tr>'
-        )
+        line = trend(found["over_time"][name], observed, limits.psi)
+        rows.append(row(name, features[name], [line, bars]))
     drifted = sum(its["drifted"] for its in features.values())
     first, last, batch = (escape(n) for n in (observed.batches[0], observed.batches[-1], newest))
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Drift of {batch}</title><style>{STYLE}</style>
-<h1>{batch}: {drifted} of {len(features)} features have drifted</h1>
+    body = f"""<h1>{batch}: {drifted} of {len(features)} features have drifted</h1>
 <p>Compared with the {observed.rows:,} rows of {first} to {last}, on which champion {observed.champion} was
 fitted. Drifted is what exceeds PSI {limits.psi:g} or KS {limits.ks:g} by more than chance explains in so
 many rows.</p>
@@ -122,5 +133,6 @@ many rows.</p>
 <span class="key" style="background: var(--new)"></span>{batch} (narrow).</p>
 <table><thead><tr><th>Feature<th><th class="number">PSI<th class="number">KS<th class="number">χ²
 <th>PSI by batch<th>Shares by bin</thead><tbody>
-{"".join(rows)}</tbody></table></html>
+{"".join(rows)}</tbody></table>
 """
+    return document(f"Drift of {newest}", body)

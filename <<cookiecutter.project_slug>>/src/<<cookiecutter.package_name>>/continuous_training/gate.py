@@ -7,7 +7,7 @@ a bootstrap over *days* (rows of one day are alike: by row they would be far too
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -66,14 +66,14 @@ def judge(model: Pipeline, holdout: pd.DataFrame, params: Params) -> Judged:
     return Judged(y, predict(model, X), classes, days(holdout, params))
 
 
-def by_day(name: str, judged: Judged) -> Metric:
+def by_day(name: str, judged: Judged, days: int | None = None) -> Metric:
     """A metric of evaluate.py, or `bias`, as a function of how often each day counts.
 
     Sums by day make a sample of the bootstrap a product of small matrices. For ROC AUC these are the
     pairs of a positive of one day with a negative of another that are ranked rightly.
     """
     y, predicted, classes, day = judged.y, judged.predicted, judged.classes, judged.day
-    size = int(day.max()) + 1
+    size = days or int(day.max()) + 1
 
     def sums(values: np.ndarray, of: np.ndarray = day) -> np.ndarray:
         return np.bincount(of, weights=values, minlength=size)
@@ -119,8 +119,7 @@ def _auc(truth: np.ndarray, score: np.ndarray, day: np.ndarray, size: int) -> Me
         )
         pairs[:, other] = np.bincount(day[truth], weights=right, minlength=size)
     ups, downs = (np.bincount(day[side], minlength=size) for side in (truth, ~truth))
-    with np.errstate(invalid="ignore"):
-        return lambda w: np.einsum("si,ij,sj->s", w, pairs, w) / ((w @ ups) * (w @ downs))
+    return lambda w: np.einsum("si,ij,sj->s", w, pairs, w) / ((w @ ups) * (w @ downs))
 
 
 def _precision(truth: np.ndarray, score: np.ndarray, day: np.ndarray, size: int) -> Metric:
@@ -135,16 +134,34 @@ def gain(
     name: str, challenger: Judged, champion: Judged, tail: float = 0.025
 ) -> tuple[float, tuple[float, float], float]:
     """How much better the challenger is, an interval without the tails, and the champion's value."""
-    size = int(challenger.day.max()) + 1
-    draws = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), size=SAMPLES)
-    weights = np.vstack([np.ones(size), draws])
-    values = [by_day(name, judged)(weights) for judged in (challenger, champion)]
+    size = int(max(challenger.day.max(), champion.day.max())) + 1
+    with np.errstate(invalid="ignore"):  # a sample may leave nothing to measure
+        values = [by_day(name, judged, size)(_draws(size)) for judged in (challenger, champion)]
     values = [np.abs(value) if name == "bias" else value for value in values]
     better = (values[0] - values[1]) * (1 if name in GREATER_IS_BETTER else -1)
-    low, high = np.nan, np.nan
-    if size > 1 and np.isfinite(better[1:]).any():
-        low, high = np.nanquantile(better[1:], [tail, 1 - tail])
-    return float(better[0]), (float(low), float(high)), float(values[1][0])
+    return float(better[0]), _interval(better, tail, size), float(values[1][0])
+
+
+def measure(name: str, judged: Judged, tail: float = 0.025) -> tuple[float, tuple[float, float]]:
+    """A metric of a model, and its interval without the tails."""
+    days, place = np.unique(judged.day, return_inverse=True)
+    with np.errstate(invalid="ignore"):
+        values = by_day(name, replace(judged, day=place))(_draws(len(days)))
+    return float(values[0]), _interval(values, tail, len(days))
+
+
+def _draws(days: int) -> np.ndarray:
+    """How often each day counts: once, and in each sample of the bootstrap (1 + SAMPLES, days)."""
+    random = np.random.default_rng(0).multinomial(days, np.full(days, 1 / days), size=SAMPLES)
+    return np.vstack([np.ones(days), random])
+
+
+def _interval(values: np.ndarray, tail: float, days: int) -> tuple[float, float]:
+    """What is left of the samples without the tails; NaN where there is but one day."""
+    if days == 1 or not np.isfinite(values[1:]).any():
+        return np.nan, np.nan
+    low, high = np.nanquantile(values[1:], [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def against(

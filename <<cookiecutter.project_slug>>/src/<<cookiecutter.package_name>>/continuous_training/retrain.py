@@ -15,8 +15,8 @@ from . import decisions, fetch, lock, settings, triggers
 log = logging.getLogger(__name__)
 
 
-def run(demand: bool = False) -> None:
-    params, limits = load(), settings.load()
+def run(demand: bool = False, because: str | None = None) -> None:
+    params, limits, told = load(), settings.load(), triggers.told(because)
     client, name = tracking.connect(), params.register_.name
     with lock.alone():
         if tracking.commit()["dirty"] == "true":
@@ -27,7 +27,8 @@ def run(demand: bool = False) -> None:
         if limits.incoming is not None:
             fetch.fetch(limits.incoming, folder, ROOT / settings.QUARANTINE)
         state = decisions.state(params, limits)
-        asked = triggers.ask(demand, find_version(client, name, "champion"), state, params, limits)
+        champion = find_version(client, name, "champion")
+        asked = triggers.ask(demand, champion, state, params, limits, told)
         experiment = triggers.write(asked)
         fired = [answer for answer in asked if answer.fired]
         if not fired:

@@ -42,8 +42,9 @@ def ask(
     state: decisions.State,
     params: Params,
     limits: Settings,
+    told: Asked | None = None,
 ) -> list[Asked]:
-    """The answers of demand, schedule, new_data, degradation and drift."""
+    """The answers of demand, schedule, new_data, degradation and drift; `told` is that of monitoring."""
     rules, last = limits.triggers, next(iter(decisions.past(1)), None)
     known = [run.data.tags for run in (last,) if run] + [v.tags for v in (champion,) if v]
     decided = any((t.get("data"), t.get("recipe")) == (state.data, state.recipe) for t in known)
@@ -64,11 +65,21 @@ def ask(
             fired, reason = of(champion, params, limits)
         except UserError as error:  # a broken batch: the pipeline will put it aside
             fired, reason = False, f"cannot be told: {error}"
-        asked.append(Asked(name, fired, reason))
+        asked.append(told if told and told.name == name else Asked(name, fired, reason))
     if decisions.refusals(state.recipe, rules.refusals) == rules.refusals:
         held = f"{HELD} after {rules.refusals} refusals in a row"
         asked[1:] = [replace(a, fired=False, reason=f"{held}: {a.reason}") for a in asked[1:]]
     return asked
+
+
+def told(because: str | None) -> Asked | None:
+    """What `--because "degradation: ..."` says: monitoring has seen it on what was served."""
+    if because is None:
+        return None
+    name, _, reason = (" ".join(part.split()) for part in because.partition(":"))
+    if name not in ("degradation", "drift") or not reason:
+        raise UserError('--because takes "degradation: reason" or "drift: reason"')
+    return Asked(name, True, reason)
 
 
 def write(asked: list[Asked]) -> str | None:

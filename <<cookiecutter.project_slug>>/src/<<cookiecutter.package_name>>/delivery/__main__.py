@@ -29,6 +29,22 @@ COMMANDS: Steps = {
         },
     ),
     "rehearse": ("go through the whole loop on this machine, in a copy of the project", {}),
+    "monitor": (
+        "join predictions with late labels; live metrics, drift, alerts, and a dashboard",
+        {
+            "--env": {"default": "production", "help": "environment (default: production)"},
+            "--retrain": {"action": "store_true", "help": "retrain here, if an alert asks for it"},
+            "--claim": {
+                "action": "store_true",
+                "help": "hand retraining and issues over to the caller, who confirms it",
+            },
+            "--confirm": {
+                "action": "append",
+                "metavar": "CHANNEL:CLAIM",
+                "help": "`retrain` or `issue`, and the `claim` of reports/monitor.json: it is done",
+            },
+        },
+    ),
     "compare": (
         "train on a sample here and in another checkout, and put the metrics side by side",
         {

@@ -25,6 +25,14 @@ BATCH = 5000  # rows in a transaction
 log = logging.getLogger(__name__)
 
 
+def make(table: sql.Table, engine: sql.Engine) -> None:
+    """Make a table that is not there yet."""
+    try:
+        table.metadata.create_all(engine)
+    except sql.exc.DBAPIError:  # another one has made it meanwhile
+        table.metadata.create_all(engine)
+
+
 class Table:
     """The table `predictions`: a row a prediction, in SQLite or PostgreSQL."""
 
@@ -51,7 +59,7 @@ class Table:
     def make(self) -> None:
         """Create the table if it is not there."""
         if not self.made:
-            self.table.metadata.create_all(self.engine)
+            make(self.table, self.engine)
             self.made = True
 
     def insert(self, rows: list[dict[str, Any]]) -> None:

@@ -248,11 +248,10 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
             (copy.root / "arriving" / arriving.name).rename(raw / arriving.name)
             (copy.root / "arriving").rmdir()
             copy.step("monitor", "--env", last)
-            monitor = copy.report("monitor.json")
-            why = monitor["retrain"]
-            found += [alert["message"] for alert in monitor["alerts"]][:1] or ["all is well"]
+            why = copy.report("monitor.json")["retrain"]
+            found.append(f"{why['name']}: {why['reason']}" if why else "no degradation")
         with told("continuous training: set off by monitoring") as found:
-            copy.step("retrain", "--because", f"{why['name']}: {why['reason']}")
+            copy.step(*(["monitor", "--env", last, "--retrain"] if why else ["retrain"]))
             gate = copy.report("gate.json")
             found.append(f"{gate['decision']} version {gate['challenger']['version']}")
             copy.step("materialize")

@@ -34,7 +34,10 @@ def home() -> Path:
 
 def prediction_log() -> str:
     """The database of the prediction log: PREDICTION_LOG_URL, else a file beside the releases."""
-    return os.environ.get("PREDICTION_LOG_URL") or f"sqlite:///{home() / 'predictions.db'}"
+    if url := os.environ.get("PREDICTION_LOG_URL"):
+        return url
+    home().mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{home() / 'predictions.db'}"
 
 
 def build() -> str:

@@ -47,6 +47,14 @@ class Canary(Section):
     errors: float = Field(0, ge=0, le=1)
     p99: float = Field(500, gt=0)
     psi: float = Field(0.2, gt=0)
+class Monitor(Section):
+    days: int = Field(60, ge=1)
+    rows: int = Field(50_000, ge=100)
+    labelled: int = Field(500, ge=1)
+    p99: float = Field(500, gt=0)
+    errors: float = Field(0.01, ge=0, le=1)
+    drift: Literal["alert", "retrain"] | None = "alert"
+    staleness: int | None = Field(90, ge=1)
 
 
 class Settings(Section):
@@ -56,6 +64,7 @@ class Settings(Section):
     approval: Literal["dispatch", "reviewers"] = "dispatch"
     checks: Checks = Checks()
     canary: Canary = Canary()
+    monitor: Monitor = Monitor()
 
     @model_validator(mode="after")
     def _image(self) -> "Settings":

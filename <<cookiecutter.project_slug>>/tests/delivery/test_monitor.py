@@ -1,0 +1,507 @@
+"""Monitoring: whose label it is, what is surely worse, and that each alert is told once."""
+
+import contextlib
+import json
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import sqlalchemy as sql
+
+from << cookiecutter.package_name >> import data, registry, tracking
+from << cookiecutter.package_name >>.__main__ import main
+from << cookiecutter.package_name >>.delivery import monitor, watch
+from << cookiecutter.package_name >>.delivery.alerts import LEASE, Alerts, Key
+from << cookiecutter.package_name >>.delivery.journal import Table
+from << cookiecutter.package_name >>.evaluate import metrics, predict
+from << cookiecutter.package_name >>.features import Kinds
+from << cookiecutter.package_name >>.params import ROOT, Params, load
+
+live, page, predictions = watch.live, monitor.monitor_page, watch.predictions
+DAY, NOW = 24 * 60 * 60, 1.8e9
+KINDS = Kinds({"time": "date", "x": "number", "word": "text"})
+BAD = "<script>alert('x')</script>|\n@all\"&"
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Params:
+    """Settings of a table with time, x, word, name and y, in tmp_path."""
+    about = {"source": f"{tmp_path}/*.parquet", "target": "y", "time": "time", "id": "name"}
+    rest = {"evaluate": {"metric": "mae", "segments": ["word"]}, "register": {"name": "x"}}
+    return Params.model_validate({"task": "regression", "data": about} | rest)
+
+
+def labels(rows: int = 40) -> pd.DataFrame:
+    start, k = pd.Timestamp("2025-01-01 10:30"), np.arange(rows)
+    frame = {"time": start + pd.to_timedelta(k // 4, unit="D"), "x": k / 3, "name": 100 + k}
+    return pd.DataFrame(frame | {"word": np.where(k % 2, "odd", None), "y": k * 1.0})
+
+
+def logged(rows: pd.DataFrame, without: tuple[str, ...] = ("name",)) -> pd.DataFrame:
+    """As a client sends them: rounded, dates with a zone."""
+    sent = rows.drop(columns=["y", *without])
+    sent = sent.assign(time=sent["time"].dt.strftime("%Y-%m-%dT%H:%M:%S+00:00"))
+    some = {"row": 0, "time": NOW - np.arange(len(rows)), "seconds": 0.01, "shadow": False}
+    some |= {"request": [str(k) for k in range(len(rows))]}
+    features = sent.to_json(orient="records", lines=True).splitlines()
+    return pd.DataFrame(some | {"features": features, "prediction": "1.5"})
+
+
+def join(rows: pd.DataFrame, params: Params, notes: list[str] | None = None) -> predictions.Joined:
+    sent = predictions.inputs(rows, KINDS, params.data.id)
+    asked = {1: predictions.ask(rows, sent, KINDS, params)}
+    return predictions.join(asked, params, [] if notes is None else notes)[1]
+
+
+def test_labels_come_late(own, tmp_path):
+    """By the inputs, by the id, and by whichever was sent."""
+    frame = labels()
+    rows = logged(frame)
+    assert (len(join(rows, own).rows), join(rows, own).waiting) == (0, 40)
+    frame.head(30).assign(y=lambda f: f["y"].where(f.index < 20)).to_parquet(tmp_path / "a.parquet")
+    for sent in (rows, logged(frame, ()), pd.concat([rows.head(7), logged(frame, ()).tail(33)])):
+        found = join(sent.reset_index(drop=True), own)
+        assert (len(found.rows), found.waiting, found.ambiguous) == (20, 20, 0)
+        assert sorted(found.labels["y"]) == list(range(20))
+        sent_x = [json.loads(row)["x"] for row in found.rows["features"]]
+        np.testing.assert_allclose(sent_x, found.labels["y"] / 3)
+
+
+def test_the_latest_prediction_of_a_row_counts_once(own, tmp_path):
+    frame = labels()
+    frame.to_parquet(tmp_path / "a.parquet")
+    rows, older = logged(frame), logged(frame)
+    older = older.assign(prediction="9.5", time=older["time"] - DAY)
+    failed = rows.assign(prediction=None, time=rows["time"] + DAY)
+    found = join(pd.concat([failed, rows, older], ignore_index=True), own)
+    assert (len(found.rows), found.waiting) == (40, 0)
+    assert set(found.rows["prediction"]) == {"1.5"}
+
+
+def test_what_cannot_be_told_apart_is_left_out(own, tmp_path):
+    """Inputs that several rows have; an id with two labels, but not one that came twice."""
+    frame = labels()
+    frame.to_parquet(tmp_path / "a.parquet")
+    same = frame.head(10).assign(name=900 + np.arange(10.0), y=lambda f: f["y"] + [0, 1] * 5)
+    same.to_parquet(tmp_path / "b.parquet")
+    found = join(logged(frame), own)
+    assert (len(found.rows), found.waiting, found.ambiguous) == (30, 0, 10)
+    assert found.labels["y"].min() == 10
+    assert join(logged(frame, ()), own).ambiguous == 0
+    same.assign(name=frame["name"]).to_parquet(tmp_path / "b.parquet")
+    found = join(logged(frame, ()), own)
+    assert (len(found.rows), found.ambiguous) == (35, 5)
+    assert set(found.labels["y"].head(5)) == {0, 2, 4, 6, 8}
+
+
+def test_what_cannot_be_used_is_left_out_and_noted(own, tmp_path):
+    """Long numbers as ids, which as floats may be another row's; a batch that cannot be read."""
+    labels().to_parquet(tmp_path / "a.parquet")
+    frame = labels().assign(name=lambda f: f["name"] + 2**53)
+    frame.to_parquet(tmp_path / "b.parquet")
+    (tmp_path / "c.parquet").write_bytes(b"no table")
+    notes: list[str] = []
+    assert len(join(logged(frame, ()), own, notes).rows) == 0
+    assert len(join(logged(labels(), ()), own).rows) == 40
+    one, other = sorted(notes)
+    assert "no labels of b for version 1" in one
+    assert "name it in data.text" in one
+    assert "no labels of c: " in other
+
+
+def arm(error: float, days: int = 20, rows: int = 2000, seed: int = 0) -> live.Arm:
+    """Predictions that are wrong by so much on average."""
+    random, k = np.random.default_rng(seed), np.arange(rows)
+    time = pd.Timestamp("2025-01-01") + pd.to_timedelta(k % days, unit="D")
+    frame = pd.DataFrame({"time": time, "word": np.where(k % 2, "odd", "even"), "y": 0.0})
+    found = {"request": k.astype(str), "row": 0, "shadow": False, "time": NOW + 60.0 * k}
+    found["prediction"] = [str(v) for v in random.exponential(error, rows)]
+    return live.Arm(predictions.Joined(pd.DataFrame(found), frame, 0, 0), None)
+
+
+def judged(one: live.Arm, params: Params) -> live.gate.Judged:
+    return live.judged([one], params)[0]
+
+
+def test_a_verdict_takes_an_interval_and_rows_enough(own):
+    limit = 1.1
+    for error, verdict in ((1.0, False), (2.0, True)):
+        value, interval = live.gate.measure("mae", judged(arm(error), own))
+        assert interval[0] < value < interval[1]
+        assert live.worse("mae", interval, value, limit) is verdict
+        assert live.worse("roc_auc", (-interval[1], -interval[0]), -value, -limit) is verdict
+    few = judged(arm(1.2, rows=30), own)
+    value, interval = live.gate.measure("mae", few)
+    assert live.worse("mae", interval, value, value - 0.01) is None
+    assert live.enough(judged(arm(1.0), own), 2000)
+    assert not live.enough(judged(arm(1.0), own), 2001)
+    assert not live.enough(judged(arm(1.0, days=live.DAYS - 1), own), 500)
+
+
+def test_a_segment_is_judged_beside_what_it_was(own):
+    its, limits = arm(1.0), live.gate.Gate()
+    odd = its.joined.labels["word"] == "odd"
+    worse = [
+        str(3 * float(v)) if o else v
+        for v, o in zip(its.joined.rows["prediction"], odd, strict=True)
+    ]
+    its = its._replace(joined=its.joined._replace(rows=its.joined.rows.assign(prediction=worse)))
+    record = pd.DataFrame({"segment": ["word = odd", "word = even"], "mae": 1.1, "rows": 900})
+    record = record.assign(model="candidate")
+    found = live.segments(judged(its, own), its.joined.labels, record, limits, own)
+    assert {part["segment"]: part["worse"] for part in found} == {
+        "word = odd": True,
+        "word = even": False,
+    }
+
+
+def test_two_versions_are_told_apart_or_not(own):
+    verdicts = []
+    for error in (0.5, 1.0, 2.0):
+        found = live.beside(arm(1.0), arm(error, seed=1), 1, 500, own)
+        verdicts.append(found["verdict"])
+    assert verdicts == ["better", "not told apart yet", "worse"]
+    assert live.beside(arm(1.0), arm(9.0, seed=1), 1, 5000, own)["verdict"] == "not told apart yet"
+    later = arm(0.5)
+    later.joined.rows["time"] += 119_900
+    assert live.beside(arm(1.0), later, 1, 500, own) is None
+    shadow = arm(0.5, rows=1000)
+    shadow.joined.rows["shadow"] = True
+    assert "on 1,000 and 1,000 labelled rows" in live.beside(arm(1.0), shadow, 1, 500, own)["said"]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'alerts.db'}"
+
+
+def at(url: str, now: float) -> Alerts:
+    return Alerts(sql.create_engine(url), "dev", now)
+
+
+def test_an_alert_opens_once_closes_and_opens_again(url):
+    key, other = Key("degradation", 3), Key("segment", 3, "word = odd")
+    said = {key: (True, "worse"), other: (True, "worse")}
+    assert at(url, 1).update(said) == {key, other}
+    assert at(url, 2).update(said | {key: (True, "much worse")}) == set()
+    assert [a.message for a in at(url, 2).open()] == ["much worse", "worse"]
+    assert at(url, 3).update({key: (None, "who knows")}) == set()
+    assert [(a.key, a.opened) for a in at(url, 4).open()] == [(key, 1)]
+    at(url, 5).update({key: (False, "")})
+    assert at(url, 5).open() == []
+    assert at(url, 6).update({key: (True, "again")}) == {key}
+    assert [a.opened for a in at(url, 6).open()] == [6]
+
+
+def test_two_at_once_hand_over_once(url):
+    keys = [Key("degradation", version) for version in range(1, 21)]
+    wait, opened, claimed = threading.Barrier(2), [], []
+
+    def watcher(now: float) -> None:
+        mine = at(url, now)
+        for key in keys:
+            wait.wait()
+            opened.extend(mine.update({k: (True, "worse") for k in keys[: key.version]}))
+            claimed.extend(mine.claim("retrain", [key]))
+
+    both = [threading.Thread(target=watcher, args=(now,)) for now in (1.0, 1.0)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert sorted(opened) == sorted(claimed) == keys
+
+
+def test_what_is_not_confirmed_is_offered_again(url):
+    """Whoever claims may be killed before, or after, it is told."""
+    key = Key("degradation", 3)
+    assert at(url, 1).update({key: (True, "worse")}) == {key}  # killed here
+    assert at(url, 2).claim("retrain", at(url, 2).untold("retrain")) == [key]  # and here
+    assert at(url, 3).claim("retrain", [key]) == at(url, 3).untold("retrain") == []
+    late = at(url, 3 + LEASE)
+    assert late.claim("retrain", late.untold("retrain")) == [key]
+    assert at(url, 4 + LEASE).confirm("retrain", late.now) == 1
+    assert at(url, 9 * LEASE).untold("retrain") == []
+    assert at(url, 9 * LEASE).untold("issue") == [key]  # a channel of its own
+    at(url, 10 * LEASE).update({})
+    at(url, 11 * LEASE).update({key: (True, "again")})
+    assert at(url, 11 * LEASE).untold("retrain") == [key]
+
+
+@contextlib.contextmanager
+def webhook(port: int = 0) -> Iterator[tuple[int, list[dict]]]:
+    """A real server, and what it was sent."""
+    got: list[dict] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", port), Answer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port, got
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_webhook_that_was_away_is_told_later(url, monkeypatch, caplog):
+    with webhook() as (port, _):
+        pass
+    monkeypatch.setenv("ALERT_WEBHOOK", f"http://127.0.0.1:{port}/hook?token=hidden")
+    at(url, 1).update({Key("drift", 3): (True, BAD)})
+    at(url, 1).post(at(url, 1).open())
+    assert "ConnectError" in caplog.text
+    assert "hidden" not in caplog.text
+    with webhook(port) as (_, got):
+        for now in (2, 3):
+            at(url, now).post(at(url, now).open())
+    (sent,) = got
+    assert (sent["name"], sent["version"], sent["environment"]) == ("drift", 3, "dev")
+    assert sent["text"] == f"dev: drift: {' '.join(BAD.split())}"
+
+
+class Well(HTMLParser):
+    """Every element that has to be closed is, in the right order; no script."""
+
+    OPEN = ("meta", "th", "td", "tr", "p", "html", "br", "li")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        assert tag != "script"
+        if tag not in self.OPEN:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.OPEN:
+            assert self.stack.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def watched(released: Path) -> Path:
+    """A project whose environment dev serves version 1."""
+    shutil.copy(ROOT / "dvc.yaml", released)
+    params = load(released / "params.yaml")
+    client = tracking.connect()
+    client.set_registered_model_alias(params.register_.name, "dev", "1")
+    return released
+
+
+@pytest.fixture
+def served(watched: Path, monkeypatch, tmp_path) -> Callable[..., None]:
+    """Log what version 1 answers on the newest batch; `wrong` answers are of other rows."""
+    monkeypatch.setenv("PREDICTION_LOG_URL", f"sqlite:///{tmp_path / 'log.db'}")
+    params = load(watched / "params.yaml")
+    version = registry.require_version(tracking.connect(), params.register_.name, "1")
+    model, kinds = registry.load_model(version, params)
+    path = data.batches(params.data.model_copy(update={"through": None}))[-1]
+    store = data.feature_store(params.data)
+    frame = data.read([path], params.data)
+    frame = (frame if store is None else store.add(frame)).drop_duplicates(list(kinds), keep=False)
+
+    def log(number: int = 1, wrong: bool = False, days: float = 2, rows: int = 10**6) -> None:
+        some = frame.head(rows)
+        answers = predict(model, some[list(kinds)])
+        if wrong:
+            answers = answers[np.random.default_rng(0).permutation(len(some))]
+        names = [c for c in kinds if store is None or c not in store.columns]
+        sent = some[names].to_json(orient="records", lines=True, date_format="iso").splitlines()
+        when = time.time() - DAY * np.linspace(days, 0.01, len(some))
+        common = {"row": 0, "version": number, "seconds": 0.004, "environment": "dev"}
+        Table(monitor.database()).insert(
+            [
+                common
+                | {"request": f"{k}-{days}", "time": when[k], "shadow": False}
+                | {"features": sent[k], "prediction": json.dumps(answers[k].tolist())}
+                for k in range(len(some))
+            ]
+        )
+
+    return log
+
+
+@pytest.fixture
+def settle(watched: Path) -> Iterator[Callable[..., None]]:
+    """Change numbers of a settings file, by the names of their keys; put back afterwards."""
+    before = {p: p.read_text(encoding="utf-8") for p in watched.glob("*.yaml")}
+
+    def change(file: str, **values: object) -> None:
+        path = watched / file
+        text = path.read_text(encoding="utf-8")
+        for key, value in values.items():
+            text, count = re.subn(rf"\b{key}: [^ ,}}\n]+", f"{key}: {value}", text)
+            assert count, key
+        path.write_text(text, encoding="utf-8")
+
+    yield change
+    for path, text in before.items():
+        path.write_text(text, encoding="utf-8")
+
+
+def ran(root: Path, *words: str) -> dict:
+    """What the step reports; its page is well-formed."""
+    assert main(["monitor", "--env", "dev", *words]) == 0
+    Well((root / "reports/monitor.html").read_text(encoding="utf-8"))
+    return json.loads((root / "reports/monitor.json").read_text(encoding="utf-8"))
+
+
+def names(found: dict) -> set[str]:
+    return {alert["name"] for alert in found["alerts"]}
+
+
+def test_nothing_was_predicted_yet(watched, served, caplog):
+    with caplog.at_level("INFO"):
+        found = ran(watched)
+    assert (found["schema"], found["environment"], found["version"]) == (1, "dev", 1)
+    assert found["versions"] == found["drift"] == {}
+    assert names(found) == {"service"}  # nothing listens there
+    assert "dev does not answer" in caplog.text
+    assert main(["monitor", "--env", "moon"]) == 1
+
+
+def test_no_labels_yet(watched, served, settle):
+    served()
+    (path,) = [p for p in sorted((watched / "data/raw").iterdir())[-1:]]
+    path.rename(watched / path.name)
+    try:
+        found = ran(watched)
+    finally:
+        (watched / path.name).rename(path)
+    its = found["versions"]["1"]
+    assert (its["labelled"], its["waiting"]) == (0, its["rows"])
+    assert found["drift"]
+    assert "No labels have come" in (watched / "reports/monitor.html").read_text(encoding="utf-8")
+    assert "degradation" not in names(found)
+
+
+def test_live_metrics_are_those_of_the_labelled_rows(watched, served, params):
+    """As `evaluate --batch` has them."""
+    served()
+    found = ran(watched)["versions"]["1"]
+    version = registry.require_version(tracking.connect(), params.register_.name, "1")
+    model = registry.load_model(version, params).model
+    path = data.batches(params.data.model_copy(update={"through": None}))[-1]
+    rows = data.load_labelled(params, path.stem)
+    kinds = list(registry.load_model(version, params).kinds)
+    rows = rows.drop_duplicates(kinds, keep=False)
+    X, y = data.xy(rows, params, any_classes=True)
+    expected = metrics(y, predict(model, X), getattr(model, "classes_", None))
+    assert found["labelled"] == len(rows)
+    for name, value in expected.items():
+        assert found["metrics"][name] == pytest.approx(value, abs=1e-9, nan_ok=True)
+    assert found["value"] == pytest.approx(expected[params.evaluate.metric])
+
+
+def test_only_the_newest_rows_are_read(watched, served, settle):
+    settle("delivery.yaml", rows=100)
+    served()
+    served(days=100, rows=50)
+    found = ran(watched)
+    its = found["versions"]["1"]
+    assert its["cut"]
+    assert its["labelled"] + its["waiting"] + its["ambiguous"] == 100
+    assert any("only the newest 100 of" in note for note in found["notes"])
+
+
+def test_a_degradation_sets_off_retraining_once(watched, served, settle):
+    settle("delivery.yaml", labelled=100)
+    settle("continuous_training.yaml", tolerance=0.02)
+    served(wrong=True)
+    found = ran(watched)
+    assert "degradation" in names(found)
+    assert found["retrain"]["name"] == "degradation"
+    assert "when the version was judged" in found["retrain"]["reason"]
+    handed = ran(watched, "--claim")
+    assert handed["retrain"] == found["retrain"]
+    assert "degradation" in {issue["name"] for issue in handed["issues"]}
+    again = ran(watched, "--claim")
+    assert (again["retrain"], again["issues"]) == (None, [])
+    words = [f"--confirm={channel}:{handed['claim']}" for channel in ("retrain", "issue")]
+    assert main(["monitor", "--env", "dev", *words]) == 0
+    assert not any(alert["new"] for alert in again["alerts"])
+
+
+def test_retraining_that_cannot_start_is_tried_again(watched, served, settle, monkeypatch, capsys):
+    settle("delivery.yaml", labelled=100)
+    served(wrong=True)
+    (watched / "params.yaml").write_text((watched / "params.yaml").read_text() + "\n")
+    assert main(["monitor", "--env", "dev", "--retrain"]) == 1
+    assert "commit your changes first" in capsys.readouterr().err
+    told = []
+    from << cookiecutter.package_name >>.continuous_training import retrain
+
+    monkeypatch.setattr(retrain, "run", lambda because: told.append(because))
+    for _ in range(2):
+        ran(watched, "--retrain")
+    (because,) = told
+    assert because.startswith("degradation: version 1: ")
+
+
+def test_after_refusals_it_asks_for_an_experiment(watched, served, settle):
+    settle("delivery.yaml", labelled=100)
+    served(wrong=True)
+    settings, decisions = monitor.training, monitor.decisions
+    params, limits = load(watched / "params.yaml"), settings.load()
+    state = decisions.State({}, "data", decisions.recipe(params, limits))
+    written = {"decision": "refused", "trigger": "demand", "commit": "none", "data": "data"}
+    written |= {"challenger": {"version": 1, "run_id": "none"}}
+    for _ in range(limits.triggers.refusals):
+        assert ran(watched)["experiment"] is None
+        with tracking.decision("refused") as run_id:
+            decisions.log(tracking.connect(), run_id, written, {}, state)
+    found = ran(watched, "--claim")
+    assert "new experiment" in found["experiment"]
+    assert found["retrain"] is None
+    assert {"degradation", "experiment"} <= names(found)
+    assert "refused: version 1" in (watched / "reports/monitor.html").read_text(encoding="utf-8")
+    with tracking.decision("promoted") as run_id:
+        decisions.log(tracking.connect(), run_id, written | {"decision": "promoted"}, {}, state)
+
+
+def test_the_page_escapes_what_comes_from_the_data(watched, served, settle):
+    settle("delivery.yaml", labelled=100)
+    served(wrong=True)
+    served(number=2, days=1)
+    params, limits = load(watched / "params.yaml"), monitor.settings.load()
+    table = Table(monitor.database())
+    found = watch.look("dev", table, time.time(), params, limits, monitor.training.load())
+    its = found["versions"]["1"]
+    first = {"rows": 900, "judged": 0.5, "limit": 0.4, "worse": True}
+    its["segments"] = [first | {"segment": BAD, "value": 0.3, "interval": (0.2, np.nan)}]
+    found |= {"alerts": [{"name": "drift", "message": BAD, "since": BAD, "new": True}]}
+    found |= {"retrain": {"name": "drift", "reason": BAD}, "notes": [BAD]}
+    found["versions"]["2"]["beside"] = {"said": BAD}
+    name = next(iter(found["drift"]))
+    for part in (found["drift"], *found.observed[1:]):
+        part[BAD] = part[name]
+    found.events.append({"time": time.time(), "decision": BAD, "version": BAD})
+    text = page.page(found)
+    Well(text)
+    assert text.count("&lt;script&gt;alert(") >= 6
+    assert "http" not in text.replace("http://127.0.0.1", "")
+    short = page.markdown(found)
+    assert "<script" not in short
+    assert "@all" not in short
