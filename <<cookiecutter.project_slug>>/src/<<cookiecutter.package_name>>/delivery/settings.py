@@ -47,6 +47,8 @@ class Canary(Section):
     errors: float = Field(0, ge=0, le=1)
     p99: float = Field(500, gt=0)
     psi: float = Field(0.2, gt=0)
+
+
 class Monitor(Section):
     days: int = Field(60, ge=1)
     rows: int = Field(50_000, ge=100)
