@@ -214,7 +214,7 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
             sample(path, raw / path.name, params)
         ports = free_ports(len(names))
         local = {n: {"target": "local", "port": p} for n, p in zip(names, ports, strict=True)}
-        quick = {"rows": 100, "minutes": 2, "psi": 1}
+        quick = {"rows": 100, "minutes": 2, "psi": 3}
         change: dict[str, dict] = {"environments": local, "service": {"follow": 1}, "canary": quick}
         copy.edit("delivery.yaml", change)
         copy.edit("params.yaml", {"data": {"through": None}})

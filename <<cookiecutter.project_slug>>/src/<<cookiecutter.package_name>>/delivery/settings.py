@@ -46,7 +46,7 @@ class Canary(Section):
     minutes: float = Field(60, gt=0)
     errors: float = Field(0, ge=0, le=1)
     p99: float = Field(500, gt=0)
-    psi: float = Field(0.2, gt=0)
+    psi: float = Field(1, gt=0)
 
 
 class Monitor(Section):
