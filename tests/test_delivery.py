@@ -123,6 +123,23 @@ def test_the_sbom_is_of_the_image(project, environment):
 
 @pytest.mark.slow
 @pytest.mark.nightly
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_whole_loop_is_rehearsed(task, make_project, batches):
+    """From a commit to a canary, and a bad model is stopped twice; the project stays as it was."""
+    project = make_project(maturity_level="2", task=task)
+    shutil.copytree(batches, project / "data/raw")
+    said = run("make", "rehearse", cwd=project).stderr
+    expected = ("promoted version 1", "production", "degradation: version 1", "promoted version 2")
+    expected += ("version 2 answers", "refused version 3", "rolled back", " 0 failed", "all of it")
+    places = [said.find(word) for word in expected]
+    assert -1 not in places and places == sorted(places), said
+    assert (project / "reports/rehearsal/monitor.html").exists()
+    assert not run("git", "status", "--porcelain", cwd=project).stdout
+    assert not (project / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_everything_on_one_host(make_project, batches, environment, tmp_path):
     """The commands of docs/one-host.md, one after the other."""
     project = make_project(maturity_level="2")
