@@ -42,6 +42,16 @@ WHO = (
     "-c",
     "core.hooksPath=",
 )
+MODULE = f"{__package__.partition('.')[0]}/features.py"
+MISTAKE = """
+
+_right = derive
+
+
+def derive(frame, time):
+    found = _right(frame, time)
+    return found.assign(**{c: 0.0 if found[c].dtype == float else "same" for c in found})
+"""
 REPORTS = ("monitor.html", "monitor.json", "decision.md", "gate.json", "triggers.json")
 
 log = logging.getLogger(__name__)
@@ -259,11 +269,9 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
         with told(f"model CD: canary in {last}") as found:
             copy.step("canary", "--env", last)
             found.append(f"version {httpx.get(f'{url}/ready').json()['version']} answers")
-        with told("a bad model is pushed: all inputs but one dropped") as found:
-            kept = next((c for c, kind in inputs.items() if kind == "number"), next(iter(inputs)))
-            gone = [column for column in inputs if column != kept]
-            about = yaml.safe_load((copy.root / "params.yaml").read_text(encoding="utf-8"))
-            copy.edit("params.yaml", {"data": {"drop": [*about["data"]["drop"], *gone]}})
+        with told("a bad model is pushed: all rows look alike to it") as found:
+            with (copy.root / "src" / MODULE).open("a", encoding="utf-8") as file:
+                file.write(MISTAKE)
             copy.commit("feat: a mistake")
             copy.step("retrain")
             gate = copy.report("gate.json")
