@@ -32,7 +32,7 @@ from ..params import ROOT, Params, load
 from . import releases, settings
 from .checks import request
 
-HISTORY, ROWS = 2500, 8000  # of each batch to begin with, and of the one that arrives
+HISTORY, ROWS, LATER = 2500, 8000, 4000  # of each batch at first; of the one that arrives; after it
 SHARE = 0.3  # of the rows concerned, whose label the changed world turns
 WHO = (
     "-c",
@@ -90,6 +90,9 @@ class Copy:
         self._run(["git", *WHO, "commit", "-q", "--allow-empty", "-m", message], self.root)
         return self._run(["git", "rev-parse", "--short", "HEAD"], self.root).strip()
 
+    def revert(self) -> None:
+        self._run(["git", *WHO, "revert", "--no-edit", "HEAD"], self.root)
+
     def edit(self, name: str, change: dict[str, dict]) -> None:
         """Change settings, by section."""
         path = self.root / name
@@ -106,15 +109,20 @@ class Traffic:
     """Requests of one row each, one after the other, until it is stopped."""
 
     def __init__(self, url: str, rows: pd.DataFrame) -> None:
-        self.bodies = [request(rows.iloc[[k]]) for k in range(len(rows))]
+        self.send(rows)
         self.url, self.asked, self.failed, self.stop = url, 0, 0, threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
+    def send(self, rows: pd.DataFrame) -> None:
+        """Ask for these rows from now on."""
+        self.bodies = [request(rows.iloc[[k]]) for k in range(len(rows))]
+
     def _run(self) -> None:
         with httpx.Client(base_url=self.url, timeout=30) as client:
             while not self.stop.is_set():
-                body = self.bodies[self.asked % len(self.bodies)]
+                bodies = self.bodies
+                body = bodies[self.asked % len(bodies)]
                 try:
                     self.failed += not client.post("/predict", content=body).is_success
                 except httpx.HTTPError:
@@ -157,16 +165,17 @@ def changed(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
     return frame.assign(**{target: frame[target].where(~hit, rare)})
 
 
-def sample(path: Path, place: Path, params: Params, arriving: bool = False) -> pd.DataFrame:
-    """Write a sample of a batch, the world changed if it arrives; returns its rows, typed."""
-    frame, rows = (
-        next(data.chunks(path, params.data, rows=100 * ROWS)),
-        ROWS if arriving else HISTORY,
-    )
-    frame = frame.sample(min(rows, len(frame)), random_state=0).sort_index()
-    frame = changed(frame, params) if arriving else frame
+def read(path: Path, rows: int, params: Params) -> pd.DataFrame:
+    """Some rows of a batch, in random order."""
+    frame = next(data.chunks(path, params.data, rows=100 * ROWS))
+    return frame.sample(min(rows, len(frame)), random_state=0)
+
+
+def write(frame: pd.DataFrame, place: Path, params: Params) -> pd.DataFrame:
+    """Write a batch, its rows in their order; returns them, typed."""
+    frame = frame.sort_index()
     place.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() in data.PARQUET:
+    if place.suffix.lower() in data.PARQUET:
         frame.to_parquet(place, index=False)
     else:
         options = params.data.csv.model_dump(include={"sep", "decimal", "encoding"})
@@ -221,7 +230,7 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
     last = names[-1]
     with told("commit: settings of the rehearsal") as found:
         for path in history:
-            sample(path, raw / path.name, params)
+            write(read(path, HISTORY, params), raw / path.name, params)
         ports = free_ports(len(names))
         local = {n: {"target": "local", "port": p} for n, p in zip(names, ports, strict=True)}
         quick = {"rows": 100, "minutes": 2, "psi": 3}
@@ -246,17 +255,20 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
             copy.step("deploy", "--env", name)
             found += copy.report(f"deployment-{name}.json")["checks"][:1]
     copy.commit("chore: state of the pipeline")
-    batch = sample(arriving, copy.root / "arriving" / arriving.name, params, arriving=True)
+    world = changed(read(arriving, ROWS + LATER, params), params)
+    cut = len(world) * ROWS // (ROWS + LATER)
+    first, later = (copy.home / part / arriving.name for part in ("first", "later"))
+    batch, others = write(world[:cut], first, params), write(world[cut:], later, params)
     url = f"http://127.0.0.1:{ports[-1]}"
     inputs = httpx.get(f"{url}/model").json()["inputs"]
-    traffic = Traffic(url, batch[[c for c in inputs if c in batch]])
+    sent = [column for column in inputs if column in batch]
+    traffic = Traffic(url, batch[sent])
     try:
         with told("traffic of a world that has changed") as found:
             traffic.wait(min(3000, len(batch)))
             found.append(f"{traffic.asked} requests, {traffic.failed} failed")
         with told("monitoring: the labels arrive") as found:
-            (copy.root / "arriving" / arriving.name).rename(raw / arriving.name)
-            (copy.root / "arriving").rmdir()
+            first.rename(raw / arriving.name)
             copy.step("monitor", "--env", last)
             why = copy.report("monitor.json")["retrain"]
             found.append(f"{why['name']}: {why['reason']}" if why else "no degradation")
@@ -266,6 +278,7 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
             found.append(f"{gate['decision']} version {gate['challenger']['version']}")
             copy.step("materialize")
             copy.commit("chore: state of the pipeline")
+        traffic.send(others[sent])  # rows that the new version was not fitted on
         with told(f"model CD: canary in {last}") as found:
             copy.step("canary", "--env", last)
             found.append(f"version {httpx.get(f'{url}/ready').json()['version']} answers")
@@ -288,9 +301,11 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
                 if "everything again" not in str(error):
                     raise
                 found.append("rolled back")
+            copy.revert()
     finally:
         traffic.close()
     with told("monitoring, once more") as found:
+        later.rename(raw / f"{arriving.stem}-later{arriving.suffix}")
         copy.step("monitor", "--env", last)
         found.append(f"{traffic.asked} requests in all, {traffic.failed} failed")
         if traffic.failed:
