@@ -15,6 +15,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import filelock
+
 from .. import tracking
 from ..errors import UserError
 from ..params import ROOT
@@ -43,7 +45,7 @@ def build() -> str:
     if commit["dirty"] == "true":
         raise UserError("commit your changes first: a release is built from a commit")
     home().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home()) as folder:
+    with _one_at_a_time(), tempfile.TemporaryDirectory(dir=home()) as folder:
         source, place = Path(folder) / "source", Path(folder) / "release"
         _run("git", "archive", "--format=zip", f"--output={folder}/source.zip", "HEAD", cwd=ROOT)
         _unpack(Path(folder) / "source.zip", source)
@@ -67,6 +69,11 @@ def build() -> str:
 
 def python(digest: str) -> Path:
     """The Python of a release, with its pins and nothing else: made when they are first needed."""
+    with _one_at_a_time():
+        return _python(digest)
+
+
+def _python(digest: str) -> Path:
     pins = path_of(digest) / "requirements.txt"
     folder = home() / "environments" / hashlib.sha256(pins.read_bytes()).hexdigest()[:16]
     found = folder / "bin/python"
@@ -82,6 +89,11 @@ def python(digest: str) -> Path:
             _run(uv, *words, cwd=ROOT)
         (folder / "ready").touch()
     return found
+
+
+def _one_at_a_time() -> filelock.BaseFileLock:
+    """Environments that deploy at once share the folder of releases."""
+    return filelock.FileLock(home() / "releases.lock")
 
 
 def _run(*command: str, cwd: Path, **environment: str) -> str:
