@@ -13,9 +13,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import AbstractContextManager
 from pathlib import Path
-
-import filelock
 
 from .. import tracking
 from ..errors import UserError
@@ -91,8 +90,10 @@ def _python(digest: str) -> Path:
     return found
 
 
-def _one_at_a_time() -> filelock.BaseFileLock:
+def _one_at_a_time() -> AbstractContextManager:
     """Environments that deploy at once share the folder of releases."""
+    import filelock  # the service needs no lock, and its image has none
+
     return filelock.FileLock(home() / "releases.lock")
 
 
