@@ -70,24 +70,25 @@ print(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/environment.txt")[:8]
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """A PostgreSQL of its own on a free port of the loopback, ended with the block."""
+def postgres(folder: Path, port: int = 0) -> Iterator[str]:
+    """A PostgreSQL of its own on a port of the loopback, ended with the block; again with its data."""
     (programs,) = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1:] or [None]
     if programs is None:
         pytest.fail("PostgreSQL is not installed: apt-get install postgresql")
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     account = pwd.getpwnam(user)
-    data, port = folder / "postgres", free_port()
-    data.mkdir(mode=0o700)
-    if os.geteuid() == 0:
-        os.chown(data, account.pw_uid, account.pw_gid)
-        for parent in [folder, *folder.parents][:4]:
-            with contextlib.suppress(PermissionError):
-                parent.chmod(parent.stat().st_mode | 0o011)
+    data, port = folder / "postgres", port or free_port()
     become = {"user": account.pw_uid, "group": account.pw_gid} if os.geteuid() == 0 else {}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-    initdb = [f"{programs}/initdb", "-D", data, "-U", "mlflow", "--auth=trust", "-E", "UTF8"]
-    subprocess.run([*map(str, initdb)], check=True, **quiet, **become)
+    if not data.exists():
+        data.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(data, account.pw_uid, account.pw_gid)
+            for parent in [folder, *folder.parents][:4]:
+                with contextlib.suppress(PermissionError):
+                    parent.chmod(parent.stat().st_mode | 0o011)
+        initdb = [f"{programs}/initdb", "-D", data, "-U", "mlflow", "--auth=trust", "-E", "UTF8"]
+        subprocess.run([*map(str, initdb)], check=True, **quiet, **become)
     options = ["-p", str(port), "-k", str(data), "-c", "listen_addresses=127.0.0.1"]
     options += ["-c", "fsync=off"]
     server = subprocess.Popen(
@@ -106,10 +107,11 @@ def postgres(folder: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, environment: Path, database: str) -> Iterator[str]:
-    """A real `mlflow server` that proxies its artifacts, ended with the block."""
-    run("cp", "-al", environment, folder / "server", cwd=folder)
-    port = free_port()
+def mlflow_server(folder: Path, environment: Path, database: str, port: int = 0) -> Iterator[str]:
+    """A real `mlflow server` that proxies its artifacts, ended with the block; its pid is in a file."""
+    if not (folder / "server").exists():
+        run("cp", "-al", environment, folder / "server", cwd=folder)
+    port = port or free_port()
     command = [folder / "server/bin/mlflow", "server", "--backend-store-uri", database]
     command += ["--artifacts-destination", folder / "artifacts", "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
@@ -124,6 +126,7 @@ def mlflow_server(folder: Path, environment: Path, database: str) -> Iterator[st
             stderr=log,
             start_new_session=True,
         )
+    (folder / "server.pid").write_text(str(server.pid))
     try:
         until = time.monotonic() + 90
         while True:
@@ -137,7 +140,8 @@ def mlflow_server(folder: Path, environment: Path, database: str) -> Iterator[st
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # a test killed it
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
 
 
