@@ -136,7 +136,7 @@ def test_everything_on_one_host(make_project, batches, environment, tmp_path):
     page = (TEMPLATE / "docs/one-host.md").read_text()
     script = "\n".join(re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S))
     (tmp_path / "store").mkdir()
-    with postgres(tmp_path) as database:
+    with postgres() as database:
         parts = urllib.parse.urlsplit(database)
         env = {"PGHOST": "127.0.0.1", "PGPORT": str(parts.port), "PGUSER": "mlflow"}
         env |= {"LADDER_PASSWORD": "for-the-test", "LADDER_STORE": str(tmp_path / "store")}

@@ -134,7 +134,7 @@ def osv() -> Iterator[HTTPServer]:
 def team(tmp_path_factory, environment: Path, osv: HTTPServer) -> Iterator[Delivery]:
     folder = tmp_path_factory.mktemp("delivery")
     url = f"http://127.0.0.1:{osv.server_port}/v1/query"
-    with postgres(folder) as database, mlflow_server(folder, environment, database) as uri:
+    with postgres() as database, mlflow_server(folder, environment, database) as uri:
         team = Delivery(folder, environment, uri, database, url)
         yield team
         for name in ENVIRONMENTS:

@@ -97,7 +97,7 @@ def test_the_image_serves(images, environment, tmp_path):
     command = [*about["config"]["Entrypoint"]]
     port = free_port()
     with (
-        postgres(tmp_path) as database,
+        postgres() as database,
         mlflow_server(tmp_path, environment, database) as uri,
     ):
         for words in (["train"], ["evaluate"], ["register", "--run", "last"]):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -70,24 +71,23 @@ print(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/environment.txt")[:8]
 
 
 @contextlib.contextmanager
-def postgres(folder: Path, port: int = 0) -> Iterator[str]:
-    """A PostgreSQL of its own on a port of the loopback, ended with the block; again with its data."""
+def postgres(kept: Path | None = None, port: int = 0) -> Iterator[str]:
+    """A PostgreSQL of its own on a port of the loopback, ended with the block.
+
+    Its data are in the folder `kept`, for whoever starts it again, or else removed.
+    """
     (programs,) = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1:] or [None]
     if programs is None:
         pytest.fail("PostgreSQL is not installed: apt-get install postgresql")
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     account = pwd.getpwnam(user)
-    data, port = folder / "postgres", port or free_port()
+    # Not below pytest's folder: the next pytest that starts would close that to another account.
+    data, port = kept or Path(tempfile.mkdtemp(prefix="postgres-")), port or free_port()
+    os.chown(data, account.pw_uid, account.pw_gid)
     become = {"user": account.pw_uid, "group": account.pw_gid} if os.geteuid() == 0 else {}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-    if not data.exists():
-        data.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(data, account.pw_uid, account.pw_gid)
-            for parent in [folder, *folder.parents][:4]:
-                with contextlib.suppress(PermissionError):
-                    parent.chmod(parent.stat().st_mode | 0o011)
-        initdb = [f"{programs}/initdb", "-D", data, "-U", "mlflow", "--auth=trust", "-E", "UTF8"]
+    initdb = [f"{programs}/initdb", "-D", data, "-U", "mlflow", "--auth=trust", "-E", "UTF8"]
+    if not (data / "PG_VERSION").exists():
         subprocess.run([*map(str, initdb)], check=True, **quiet, **become)
     options = ["-p", str(port), "-k", str(data), "-c", "listen_addresses=127.0.0.1"]
     options += ["-c", "fsync=off"]
@@ -104,6 +104,8 @@ def postgres(folder: Path, port: int = 0) -> Iterator[str]:
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(30)
+        if kept is None:
+            shutil.rmtree(data)
 
 
 @contextlib.contextmanager
@@ -148,7 +150,7 @@ def mlflow_server(folder: Path, environment: Path, database: str, port: int = 0)
 def test_a_server_on_postgresql(make_project, tmp_path, environment):
     """MLFLOW_TRACKING_URI alone: the same loop, the same metrics, nothing in the local store."""
     project = small(make_project())
-    with postgres(tmp_path) as database, mlflow_server(tmp_path, environment, database) as uri:
+    with postgres() as database, mlflow_server(tmp_path, environment, database) as uri:
         server = {"MLFLOW_TRACKING_URI": uri}
         for arguments in LOOP * 2:
             step(project, *arguments, **server)

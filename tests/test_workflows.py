@@ -192,7 +192,7 @@ class Team:
 @pytest.fixture(scope="module")
 def team(tmp_path_factory: pytest.TempPathFactory, environment: Path) -> Iterator[Team]:
     folder = tmp_path_factory.mktemp("team")
-    with postgres(folder) as database, mlflow_server(folder, environment, database) as uri:
+    with postgres() as database, mlflow_server(folder, environment, database) as uri:
         yield Team(folder, environment, uri, database)
 
 
