@@ -6,6 +6,7 @@ is deployed, and the requests that are posted meanwhile and counted. The tests r
 
 import contextlib
 import glob
+import hashlib
 import http.client
 import json
 import os
@@ -89,6 +90,14 @@ class Site:
         git = ("git", "commit", "-q", "--all", "--no-verify", "-m", "test: small")
         run(*git, cwd=self.project, **IDENTITY)
         self.python(f"batches = {str(batches)!r}\n{SETUP}")
+        self.environment(environment)
+
+    def environment(self, environment: Path) -> None:
+        """Let there be a Python for the release: to make one takes long, and is tested elsewhere."""
+        pins = (self.project / "requirements/service.txt").read_bytes()
+        place = self.home / "environments" / hashlib.sha256(pins).hexdigest()[:16]
+        place.parent.mkdir(parents=True)
+        run("cp", "-al", environment, place, cwd=self.folder)
 
     @property
     def env(self) -> dict[str, str]:
