@@ -7,6 +7,7 @@ the alias moves it loads and checks that version beside the old one, and then sw
 
 import asyncio
 import concurrent.futures
+import ctypes
 import functools
 import gc
 import logging
@@ -14,6 +15,7 @@ import os
 import secrets
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -53,6 +55,7 @@ MORE = {401: [(b"www-authenticate", b"Bearer")], 405: [(b"allow", b"POST")]}  # 
 CHECK = (b"x-check", b"deployment")  # a request of checks.py is answered, but no prediction to log
 AGAIN = 300  # seconds at most until a version that was refused is tried again
 END = 20  # seconds in which a client must have sent its request when the service is to end
+SO_ATTACH_FILTER = 26
 LATER = 60  # seconds after which no request is left that began with a version of before
 
 log = logging.getLogger(__name__)
@@ -357,6 +360,32 @@ async def attend(parent: int) -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
+class Server(uvicorn.Server):
+    """A server that answers whoever has connected, before it stops to listen."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listening in sockets or []:
+            turn_away(listening)
+        await asyncio.sleep(0.02)  # those who wait to be accepted
+        await super().shutdown(sockets)
+
+
+def turn_away(listening: socket.socket) -> None:
+    """Let new connections come to another release that listens on the same port (Linux).
+
+    Closing the socket would reset those that the kernel has put into its queue. So it gets a socket
+    filter first, which drops their first packet; they send it again after a second.
+    """
+    if sys.platform != "linux":
+        return
+    flags = (0x30, 0, 0, 13)  # load the byte of TCP's flags
+    drop, keep = (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)
+    steps = (flags, (0x45, 0, 1, 0x02), drop, keep)  # SYN is set: drop it
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    filtered = struct.pack("HP", len(steps), ctypes.addressof(program))
+    listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filtered)
+
+
 def listen(port: int, host: str) -> socket.socket:
     """A socket that another release may listen on beside this one, so that none is missed."""
     found = socket.socket()
@@ -389,7 +418,7 @@ def run(env: str, port: int) -> None:
 
     async def serve() -> None:
         options: dict[str, Any] = {"log_level": "warning", "lifespan": "off"}
-        server = uvicorn.Server(uvicorn.Config(service, timeout_graceful_shutdown=END, **options))
+        server = Server(uvicorn.Config(service, timeout_graceful_shutdown=END, **options))
         parent = os.environ.get(PARENT)
         attending = asyncio.create_task(attend(int(parent))) if parent else None
         following = asyncio.create_task(
