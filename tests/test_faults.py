@@ -234,7 +234,7 @@ def site(tmp_path_factory, environment: Path, batches: Path) -> Iterator[Site]:
     site = Site(tmp_path_factory.mktemp("site"), environment, batches)
     site.step("deploy")
     yield site
-    for name in site.ports:
+    for name in [name for name in site.ports if (site.home / f"{name}.json").exists()]:
         site.step("deploy", "--env", name, "--stop")
     site.mlflow.stop()
     site.database.stop()
@@ -473,17 +473,7 @@ def test_nonsense_from_clients(token, site, tmp_path):
     """What schemathesis makes of the service's own description of itself."""
     with service(site, tmp_path / "journal", SERVICE_TOKEN=token) as (port, _):
         url = f"http://127.0.0.1:{port}/openapi.json"
-        command = [
-            BIN / "st",
-            "run",
-            url,
-            "--max-examples",
-            "100",
-            "--seed",
-            "1",
-            "--max-time",
-            "30",
-        ]
+        command = [BIN / "st", "run", url, "--max-examples", "100", "--seed", "1"]
         run(*command, "-H", f"Authorization: Bearer {token}", cwd=tmp_path)
         assert request(port, "GET", "/ready")[0] == 200
         assert site.metric("prediction_log_rejected", port) == 0
