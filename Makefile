@@ -6,7 +6,7 @@ UNTIL ?= 2013-12
 DEMO ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlops-ladder/demo
 WORKERS ?= 2
 # Each of these is a story, told in its order.
-STORIES := tests/test_workflows.py tests/test_delivery_workflows.py tests/test_monitoring_workflow.py
+STORIES := tests/test_workflows.py tests/test_delivery_workflows.py tests/test_monitoring_workflow.py tests/test_faults.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-all bench pins fresh lint format

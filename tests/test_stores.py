@@ -71,20 +71,24 @@ print(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/environment.txt")[:8]
 
 
 @contextlib.contextmanager
-def postgres() -> Iterator[str]:
-    """A PostgreSQL of its own on a free port of the loopback, ended with the block."""
+def postgres(kept: Path | None = None, port: int = 0) -> Iterator[str]:
+    """A PostgreSQL of its own on a port of the loopback, ended with the block.
+
+    Its data are in the folder `kept`, for whoever starts it again, or else removed.
+    """
     (programs,) = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1:] or [None]
     if programs is None:
         pytest.fail("PostgreSQL is not installed: apt-get install postgresql")
     user = "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     account = pwd.getpwnam(user)
     # Not below pytest's folder: the next pytest that starts would close that to another account.
-    data, port = Path(tempfile.mkdtemp(prefix="postgres-")), free_port()
+    data, port = kept or Path(tempfile.mkdtemp(prefix="postgres-")), port or free_port()
     os.chown(data, account.pw_uid, account.pw_gid)
     become = {"user": account.pw_uid, "group": account.pw_gid} if os.geteuid() == 0 else {}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
     initdb = [f"{programs}/initdb", "-D", data, "-U", "mlflow", "--auth=trust", "-E", "UTF8"]
-    subprocess.run([*map(str, initdb)], check=True, **quiet, **become)
+    if not (data / "PG_VERSION").exists():
+        subprocess.run([*map(str, initdb)], check=True, **quiet, **become)
     options = ["-p", str(port), "-k", str(data), "-c", "listen_addresses=127.0.0.1"]
     options += ["-c", "fsync=off"]
     server = subprocess.Popen(
@@ -100,14 +104,16 @@ def postgres() -> Iterator[str]:
     finally:
         server.send_signal(signal.SIGINT)
         server.wait(30)
-        shutil.rmtree(data)
+        if kept is None:
+            shutil.rmtree(data)
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, environment: Path, database: str) -> Iterator[str]:
-    """A real `mlflow server` that proxies its artifacts, ended with the block."""
-    run("cp", "-al", environment, folder / "server", cwd=folder)
-    port = free_port()
+def mlflow_server(folder: Path, environment: Path, database: str, port: int = 0) -> Iterator[str]:
+    """A real `mlflow server` that proxies its artifacts, ended with the block; its pid is in a file."""
+    if not (folder / "server").exists():
+        run("cp", "-al", environment, folder / "server", cwd=folder)
+    port = port or free_port()
     command = [folder / "server/bin/mlflow", "server", "--backend-store-uri", database]
     command += ["--artifacts-destination", folder / "artifacts", "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
@@ -122,6 +128,7 @@ def mlflow_server(folder: Path, environment: Path, database: str) -> Iterator[st
             stderr=log,
             start_new_session=True,
         )
+    (folder / "server.pid").write_text(str(server.pid))
     try:
         until = time.monotonic() + 90
         while True:
@@ -135,7 +142,8 @@ def mlflow_server(folder: Path, environment: Path, database: str) -> Iterator[st
             time.sleep(0.5)
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # a test killed it
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
 
 

@@ -146,6 +146,27 @@ def test_it_follows_the_registry_and_refuses_what_cannot_serve(numbered):
     assert (running.canary, list(running.loaded)) == (None, ["77"])
 
 
+def test_a_version_whose_files_were_away_serves_later(numbered):
+    running, tries = service.Service(numbered("1"), LIMITS), []
+
+    def serve(number: str) -> service.Served:
+        tries.append(number)
+        if len(tries) < 3:
+            raise OSError("the files are away")
+        assert running.refused == {"2": "OSError: the files are away"}
+        return numbered(number)
+
+    async def watch() -> None:
+        find = lambda: arms.Routes("2")  # noqa: E731
+        following = asyncio.create_task(service.follow(running, find, serve, 0.01))
+        while running.served.version != 2:
+            await asyncio.sleep(0.01)
+        following.cancel()
+
+    asyncio.run(asyncio.wait_for(watch(), 60))
+    assert (tries, running.refused) == (["2"] * 3, {})
+
+
 def test_the_registry_says_who_answers(version):
     client, name = tracking.connect(), version.name
     number = str(version.version)
@@ -154,9 +175,13 @@ def test_the_registry_says_who_answers(version):
     arms.set_canary(client, name, "test", "7", 2.5)
     arms.set_shadow(client, name, "test", "8")
     assert arms.routes(client, name, "test") == arms.Routes(number, "7", 2.5, "8")
-    client.set_registered_model_tag(name, "canary_test", "half")
-    client.set_registered_model_tag(name, "canary_test", "7:half")
-    with pytest.raises(UserError, match="canary_test"):
+    for nonsense in ("7:half", "half", "7:nan", "7:inf", "7:-1", "7:101", "champion:5"):
+        client.set_registered_model_tag(name, "canary_test", nonsense)
+        with pytest.raises(UserError, match="canary_test"):
+            arms.routes(client, name, "test")
+    arms.set_canary(client, name, "test", None)
+    client.set_registered_model_tag(name, "shadow_test", "champion")
+    with pytest.raises(UserError, match="shadow_test"):
         arms.routes(client, name, "test")
     for _ in range(2):
         arms.set_canary(client, name, "test", None)

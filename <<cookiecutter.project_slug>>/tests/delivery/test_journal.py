@@ -38,6 +38,41 @@ while True:
 """
 
 
+FULL = """
+import resource, time, uuid
+from pathlib import Path
+from {module} import Journal, Table
+
+def add(count):
+    for _ in range(count):
+        record = dict(request=uuid.uuid4().hex, time=0.0, seconds=0.0, shadow=False, looked_up=None)
+        log.add({asked!r}, [(k, 1, answer) for k, answer in enumerate({answered!r})], **record)
+
+def limit(kind, most):
+    resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
+
+log = Journal(Path({folder!r}), Table({url!r}), "dev", 10**9)
+before = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)]
+log.lock.acquire()  # the file does not change meanwhile
+limit(resource.RLIMIT_FSIZE, 5000)
+log.lock.release()
+add(50)
+limit(resource.RLIMIT_FSIZE, before[0])
+dropped = log.dropped
+add(50)
+limit(resource.RLIMIT_NOFILE, 3)
+add(50)
+time.sleep(1.5)
+add(50)
+limit(resource.RLIMIT_NOFILE, before[1])
+add(50)
+assert log.thread.is_alive() and log.dropped == dropped
+time.sleep(3)
+log.close()
+print(250, dropped)
+"""
+
+
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'predictions.db'}"
@@ -130,6 +165,23 @@ def test_beyond_its_limit_it_drops_and_counts(opened, url):
     log.close()
     opened(url).close()
     assert len(rows(url)) == 2 * kept
+
+
+def test_a_full_disk_costs_what_has_no_room_and_no_more(opened, url, tmp_path):
+    """A limit on the size of files stops a write half-way; one on their number, the next file."""
+    code = FULL.format(
+        module=journal.__name__,
+        folder=str(tmp_path / "journal"),
+        url=url,
+        asked=ASKED,
+        answered=ANSWERED,
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    asked, dropped = map(int, done.stdout.split())
+    assert 0 < dropped < asked / 2
+    assert len(rows(url)) == 2 * (asked - dropped)
+    assert left(tmp_path / "journal") == []
 
 
 def test_what_cannot_be_read_or_taken_blocks_nothing(opened, url, tmp_path, monkeypatch):

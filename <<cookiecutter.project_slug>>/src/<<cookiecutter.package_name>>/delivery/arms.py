@@ -30,16 +30,26 @@ class Routes(NamedTuple):
     share: float = 0
     shadow: str | None = None
 
+    def versions(self) -> list[str]:
+        return [number for number in (self.main, self.canary, self.shadow) if number is not None]
+
 
 def routes(client: mlflow.MlflowClient, name: str, env: str) -> Routes:
     """What the registry says; raises UserError if a tag is none of ours."""
     model = client.get_registered_model(name)
-    canary, _, share = model.tags.get(f"canary_{env}", "").partition(":")
-    shadow, main = model.tags.get(f"shadow_{env}", ""), model.aliases.get(env)
+    tags, main = model.tags, model.aliases.get(env)
+    (canary, _, share), shadow = (
+        tags.get(f"canary_{env}", "").partition(":"),
+        tags.get(f"shadow_{env}", ""),
+    )
     try:
         portion = float(share or 0)
     except ValueError:
-        raise UserError(f"tag canary_{env} of {name} must be VERSION:PERCENT") from None
+        portion = -1
+    if not (canary or "0").isdecimal() or not 0 <= portion <= 100:
+        raise UserError(f"tag canary_{env} of {name} must be VERSION:PERCENT: `canary --stop`")
+    if not (shadow or "0").isdecimal():
+        raise UserError(f"tag shadow_{env} of {name} must be a version: `canary --stop`")
     return Routes(main and str(main), canary or None, portion, shadow or None)
 
 

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 def run(env: str, version: str, share: float | None, shadow: bool, stop: bool) -> None:
     params, limits = load(), settings.load()
     settings.before(env, limits)
+    if share is not None and not 0 < share <= 100:
+        raise UserError(f"--share {share:g}: it is a percentage, above 0 and at most 100")
     client, name, target = tracking.connect(), params.register_.name, targets.of(env, limits)
     releases.home().mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(releases.home() / f"{env}.lock"):
@@ -47,6 +49,8 @@ def run(env: str, version: str, share: float | None, shadow: bool, stop: bool) -
             return
         new, main = require_version(client, name, version), require_version(client, name, env)
         if new.version == main.version:
+            if arms.routes(client, name, env).canary == str(new.version):
+                arms.set_canary(client, name, env, None)  # of a canary that was killed at its end
             log.info("nothing to do: version %s answers in %s", new.version, env)
             return
         views = online.names(params.data)

@@ -21,6 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 ROTATE = 0.5  # seconds that a file of the journal grows before it is carried
 PAUSE = 2.0  # seconds until a database that is away is tried again
 BATCH = 5000  # rows in a transaction
+CLOSE = 10.0  # seconds that the end waits for a database that is there and does not answer
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,10 @@ class Journal:
         self.thread.start()
 
     def _next(self) -> None:
-        self.path = self.folder / f"{time.time_ns()}-{os.getpid()}.jsonl"
-        self.file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        fcntl.flock(self.file, fcntl.LOCK_EX)
-        self.empty = True
+        path = self.folder / f"{time.time_ns()}-{os.getpid()}.jsonl"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        self.path, self.file, self.empty = path, file, True
 
     def add(self, asked: bytes, scored: list[tuple[int, int, Any]], **record: Any) -> None:
         """Append a request's body and what was `scored`: of each row its number, version, prediction.
@@ -105,17 +106,20 @@ class Journal:
                 self.dropped += 1
                 return
             try:
-                os.write(self.file, line)
-            except OSError as error:  # the disk is full: an answer is worth more than its record
+                written = os.write(self.file, line)
+                said = "the disk is full"
+            except OSError as error:
+                written, said = 0, str(error.strerror)
+            if written:
+                self.size, self.empty = self.size + written, False
+            if written < len(line):  # an answer is worth more than its record
                 self.dropped += 1
-                log.error("the prediction log cannot be written: %s", error.strerror)
-                return
-            self.size, self.empty = self.size + len(line), False
+                log.error("the prediction log cannot be written: %s", said)
 
     def close(self) -> None:
         """Carry what is there, if the database answers, and end."""
         self.stop.set()
-        self.thread.join()
+        self.thread.join(CLOSE)
         with self.lock:
             os.close(self.file)
             if self.empty:
@@ -125,14 +129,17 @@ class Journal:
         last = False
         while not last:
             last = self.stop.wait(ROTATE)
-            with self.lock:
-                if not self.empty:
-                    os.close(self.file)  # and with it the lock
-                    self._next()
             try:
+                with self.lock:
+                    if not self.empty:
+                        before = self.file
+                        self._next()
+                        os.close(before)  # and with it the lock
                 for path in sorted(self.folder.glob("*.jsonl")):
                     self._take(path)
-            except sql.exc.SQLAlchemyError as error:
+            except (
+                Exception
+            ) as error:  # the database is away, the disk is full: it will be tried again
                 log.warning("the prediction log waits: %s", error.__cause__ or error)
                 last = last or self.stop.wait(PAUSE)
 

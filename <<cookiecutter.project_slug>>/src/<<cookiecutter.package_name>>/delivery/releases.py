@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from .. import tracking
@@ -46,7 +47,7 @@ def build() -> str:
     if commit["dirty"] == "true":
         raise UserError("commit your changes first: a release is built from a commit")
     home().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home()) as folder:
+    with _one_at_a_time(), tempfile.TemporaryDirectory(dir=home()) as folder:
         source, place = Path(folder) / "source", Path(folder) / "release"
         _run("git", "archive", "--format=zip", f"--output={folder}/source.zip", "HEAD", cwd=ROOT)
         _unpack(Path(folder) / "source.zip", source)
@@ -70,6 +71,11 @@ def build() -> str:
 
 def python(digest: str) -> Path:
     """The Python of a release, with its pins and nothing else: made when they are first needed."""
+    with _one_at_a_time():
+        return _python(digest)
+
+
+def _python(digest: str) -> Path:
     pins = path_of(digest) / "requirements.txt"
     folder = home() / "environments" / hashlib.sha256(pins.read_bytes()).hexdigest()[:16]
     found = folder / "bin/python"
@@ -85,6 +91,13 @@ def python(digest: str) -> Path:
             _run(uv, *words, cwd=ROOT)
         (folder / "ready").touch()
     return found
+
+
+def _one_at_a_time() -> AbstractContextManager:
+    """Environments that deploy at once share the folder of releases."""
+    import filelock  # the service needs no lock, and its image has none
+
+    return filelock.FileLock(home() / "releases.lock")
 
 
 def _run(*command: str, cwd: Path, **environment: str) -> str:

@@ -114,18 +114,24 @@ class Gather:
                     self.some.wait_for(lambda: len(self.waiting) >= self.busy, timeout=0.001)
                 taken, self.waiting = self.waiting, []
             self.busy = len(taken)
-            try:
-                found = self._score([row for rows, _ in taken for row in rows])
-            except Exception as error:
-                for _, answer in taken:
-                    answer.set_exception(error)
-            else:
-                start = 0
-                for rows, answer in taken:
-                    answer.set_result(found[start : start + len(rows)])
-                    start += len(rows)
+            self._answer(taken)
             if any(not rows for rows, _ in taken):
                 return
+
+    def _answer(self, taken: list[tuple[list[tuple], Future]]) -> None:
+        try:
+            found = self._score([row for rows, _ in taken for row in rows])
+        except Exception as error:
+            if len(taken) == 1:
+                taken[0][1].set_exception(error)
+                return
+            for one in taken:  # what one client sends must not fail another one's request
+                self._answer([one])
+            return
+        start = 0
+        for rows, answer in taken:
+            answer.set_result(found[start : start + len(rows)])
+            start += len(rows)
 
     def _score(self, rows: list[tuple]) -> np.ndarray:
         return predict(self.loaded.model, frame(rows, self.loaded)) if rows else np.empty(0)

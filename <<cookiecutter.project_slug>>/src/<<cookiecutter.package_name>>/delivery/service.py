@@ -6,6 +6,8 @@ the alias moves it loads and checks that version beside the old one, and then sw
 """
 
 import asyncio
+import concurrent.futures
+import ctypes
 import functools
 import gc
 import itertools
@@ -14,7 +16,9 @@ import os
 import secrets
 import signal
 import socket
+import struct
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -24,6 +28,7 @@ from typing import Any
 import msgspec
 import uvicorn
 from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
 
 from .. import __doc__ as about
 from .. import tracking
@@ -37,7 +42,7 @@ from .journal import Journal, Table
 from .metrics import Metrics
 from .online import Online, names
 from .releases import COMMIT, IMAGE
-from .schema import RefusedError, Schema
+from .schema import TOKEN, RefusedError, Schema
 from .scoring import Served
 from .supervise import PARENT
 
@@ -47,7 +52,11 @@ else:
     from uvloop import run as run_loop
 
 JSON = (b"content-type", b"application/json")
+MORE = {401: [(b"www-authenticate", b"Bearer")], 405: [(b"allow", b"POST")]}  # headers of a status
 CHECK = (b"x-check", b"deployment")  # a request of checks.py is answered, but no prediction to log
+AGAIN = 300  # seconds at most until a version that was refused is tried again
+END = 20  # seconds in which a client must have sent its request when the service is to end
+SO_ATTACH_FILTER = 26
 LATER = 60  # seconds after which no request is left that began with a version of before
 
 log = logging.getLogger(__name__)
@@ -136,11 +145,13 @@ class Service:
         self.metrics.watch(sources)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] != "/predict" or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["path"] != "/predict":
             await self.api(scope, receive, send)
             return
         start, status = time.perf_counter(), 200
         try:
+            if scope["method"] != "POST":
+                raise RefusedError(405, "predictions are asked for by POST")
             answer = await self._predict(scope["headers"], receive, start)
         except RefusedError as error:
             status, answer = error.status, msgspec.json.encode({"detail": error.detail})
@@ -149,8 +160,8 @@ class Service:
             status, answer = 500, b'{"detail":"the model failed: see the log of the service"}'
         self.metrics.requests.labels(str(status)).inc()
         self.metrics.seconds.observe(time.perf_counter() - start)
-        length = (b"content-length", str(len(answer)).encode())
-        await send({"type": "http.response.start", "status": status, "headers": [JSON, length]})
+        headers = [JSON, (b"content-length", str(len(answer)).encode()), *MORE.get(status, ())]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
     async def _predict(
@@ -161,13 +172,16 @@ class Service:
         body, more = b"", True
         while more:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RefusedError(400, "the request was cut off")  # nobody is there to read it
             body, more = body + message.get("body", b""), message.get("more_body", False)
             if len(body) > self.limits.body:
                 raise RefusedError(413, f"a request has at most {self.limits.body} bytes")
         shadow, (rows, looked_up) = self.shadow, self._look_up(self.schema.rows(body))
         try:
             scored = await self._score(rows)
-        except UserError as error:
+        except (UserError, ValueError) as error:  # numbers, say, that are too large for the model
+            log.warning("a request cannot be scored: %s", error)
             raise RefusedError(422, str(error)) from None
         request, predictions, versions = self._id(), [None] * len(rows), [0] * len(rows)
         for row, version, prediction in scored:
@@ -251,7 +265,7 @@ class Service:
             facts = {"model": name, "version": self.served.version, **self.served.facts}
             return facts | run | {"inputs": self.served.kinds}
 
-        @api.get("/metrics")
+        @api.get("/metrics", response_class=PlainTextResponse)
         def metrics() -> Response:
             """For Prometheus."""
             text, kind = self.metrics.page()
@@ -263,7 +277,10 @@ class Service:
             if api.openapi_schema is None:
                 document = generated()
                 operation, parts = self.schema.operation(bool(self.token))
-                document.setdefault("components", {}).setdefault("schemas", {}).update(parts)
+                components = document.setdefault("components", {})
+                components.setdefault("schemas", {}).update(parts)
+                if self.token:
+                    components["securitySchemes"] = {TOKEN: {"type": "http", "scheme": "bearer"}}
                 document["paths"]["/predict"] = {"post": operation}
             return api.openapi_schema or {}
 
@@ -282,39 +299,96 @@ async def follow(
     serve: Callable[[str], Served],
     seconds: float,
 ) -> None:
-    """Answer with the versions that the registry names; what may not serve is refused once."""
-    parent = os.environ.get(PARENT)
+    """Answer with the versions that the registry names, and refuse what may not serve.
+
+    That is tried again, ever more seldom: its files may only have been away.
+    """
+    again: dict[str, float] = {}  # of what was refused: when it is tried again
+    pauses: dict[str, float] = {}
+    reading: asyncio.Future | None = None
     while True:
         await asyncio.sleep(seconds)
-        if parent and os.getppid() != int(parent):  # nobody looks after it any more
-            signal.raise_signal(signal.SIGTERM)
-        if service.online and service.looked_up:
-            await asyncio.to_thread(service.online.refresh)
+        if service.online and service.looked_up and (reading is None or reading.done()):
+            reading = apart(service.online.refresh)
         try:
-            wanted = await asyncio.to_thread(find)
+            wanted = await apart(find)
         except Exception as error:  # the registry is away: keep answering
             log.warning("the registry cannot be asked: %s", sentence(error) or error)
             continue
-        if wanted == service.routes:
-            continue
-        for number in (wanted.main, wanted.canary, wanted.shadow):
-            if number is None or number in (*service.loaded, *service.refused):
+        changed = wanted != service.routes
+        for number in {*wanted.versions()} - service.loaded.keys():
+            if again.get(number, 0) > time.monotonic():
                 continue
             try:
-                service.loaded[number] = await asyncio.to_thread(serve, number)
+                served = await apart(functools.partial(serve, number))
                 if number != wanted.main:
-                    fits(service.loaded[number].kinds, service.served.kinds, service.views)
+                    fits(served.kinds, service.served.kinds, service.views)
             except Exception as error:
-                service.loaded.pop(number, None)
+                pauses[number] = min(2 * pauses.get(number, seconds), AGAIN)
+                again[number] = time.monotonic() + pauses[number]
+                if number not in service.refused:
+                    service.metrics.refused.inc()
                 service.refused[number] = sentence(error) or f"{type(error).__name__}: {error}"
-                service.metrics.refused.inc()
                 log.error("version %s may not serve: %s", number, service.refused[number])
+            else:
+                service.loaded[number], changed = served, True
+                service.refused.pop(number, None)
+        if not changed:
+            continue
         service.arrange(wanted)
         ready = service.served.version, service.canary and service.canary.version, wanted.share
         log.info("version %s answers; canary %s, of a share of %g %%", *ready)
-        used = {str(service.served.version), wanted.canary, wanted.shadow}
+        used = {str(service.served.version), *wanted.versions()}
         for number in service.loaded.keys() - used:
             asyncio.get_running_loop().call_later(LATER, service.loaded.pop(number).gather.close)
+
+
+def apart(function: Callable[[], Any]) -> asyncio.Future:
+    """What a function returns, in a thread that the end of the process does not wait for."""
+    answer: concurrent.futures.Future = concurrent.futures.Future()
+
+    def work() -> None:
+        answer.set_running_or_notify_cancel()
+        try:
+            answer.set_result(function())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return asyncio.wrap_future(answer)
+
+
+async def attend(parent: int) -> None:
+    """End this process once nobody looks after it any more."""
+    while os.getppid() == parent:
+        await asyncio.sleep(1)
+    signal.raise_signal(signal.SIGTERM)
+
+
+class Server(uvicorn.Server):
+    """A server that answers whoever has connected, before it stops to listen."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listening in sockets or []:
+            turn_away(listening)
+        await asyncio.sleep(0.02)  # those who wait to be accepted
+        await super().shutdown(sockets)
+
+
+def turn_away(listening: socket.socket) -> None:
+    """Let new connections come to another release that listens on the same port (Linux).
+
+    Closing the socket would reset those that the kernel has put into its queue. So it gets a socket
+    filter first, which drops their first packet; they send it again after a second.
+    """
+    if sys.platform != "linux":
+        return
+    flags = (0x30, 0, 0, 13)  # load the byte of TCP's flags
+    drop, keep = (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)
+    steps = (flags, (0x45, 0, 1, 0x02), drop, keep)  # SYN is set: drop it
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    filtered = struct.pack("HP", len(steps), ctypes.addressof(program))
+    listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filtered)
 
 
 def listen(port: int, host: str) -> socket.socket:
@@ -348,7 +422,10 @@ def run(env: str, port: int) -> None:
     logging.getLogger("mlflow").setLevel(logging.ERROR)
 
     async def serve() -> None:
-        server = uvicorn.Server(uvicorn.Config(service, log_level="warning", lifespan="off"))
+        options: dict[str, Any] = {"log_level": "warning", "lifespan": "off"}
+        server = Server(uvicorn.Config(service, timeout_graceful_shutdown=END, **options))
+        parent = os.environ.get(PARENT)
+        attending = asyncio.create_task(attend(int(parent))) if parent else None
         following = asyncio.create_task(
             follow(
                 service,
@@ -358,7 +435,9 @@ def run(env: str, port: int) -> None:
             )
         )
         await server.serve(sockets=[listen(port, host)])
-        following.cancel()
+        for task in (following, attending):
+            if task is not None:
+                task.cancel()
 
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn ends on it, and then raises it again
     try:

@@ -57,32 +57,43 @@ class Local:
         self.name, self.port = name, settings.environments[name].port
         self.url = f"http://127.0.0.1:{self.port}"
         self.state, self.log = home() / f"{name}.json", home() / f"{name}.log"
-        self.candidate = home() / f"{name}.candidate.json"  # what is to take its place
+        self.candidate = home() / f"{name}.candidate.json"  # what is to take its place, and of whom
 
     def current(self) -> Release | None:
         found = _read(self.state)
         return Release(found["image"], found["version"]) if found else None
 
     def roll_out(self, release: Release, seconds: float) -> None:
-        _stop(_read(self.candidate))  # of a deployment that was killed
+        self._tidy()
         before, process = _read(self.state), self._start(release)
         found = release._asdict() | {"pid": process.pid}
         found["started"] = psutil.Process(process.pid).create_time()
-        self.candidate.write_text(json.dumps(found), encoding="utf-8")
-        end = time.monotonic() + seconds
-        while ready(self.url).get("parent") != process.pid:
-            if process.poll() is not None or time.monotonic() > end:
-                _stop(found)
-                process.wait()
-                raise UserError(f"the release is not ready: see {self.log}")
-            time.sleep(0.05)
+        if before:
+            found["before"] = {key: before[key] for key in ("pid", "started")}
+        try:
+            self.candidate.write_text(json.dumps(found), encoding="utf-8")
+            end = time.monotonic() + seconds
+            while ready(self.url).get("parent") != process.pid:
+                if process.poll() is not None or time.monotonic() > end:
+                    raise UserError(f"the release is not ready: see {self.log}")
+                time.sleep(0.05)
+        except BaseException:  # Ctrl-C, too: what is not deployed must not answer
+            _stop(found)
+            process.wait()
+            raise
         os.replace(self.candidate, self.state)
-        _stop(before)
+        self._tidy()
 
     def stop(self) -> None:
+        self._tidy()
+        _stop(_read(self.state))
         for path in (self.candidate, self.state):
-            _stop(_read(path))
             path.unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Stop what a deployment left that was done or killed: a candidate, and who was replaced."""
+        _stop(_read(self.candidate))
+        _stop(_load(self.state).get("before"))
 
     def _start(self, release: Release) -> subprocess.Popen:
         place = path_of(release.image)
@@ -110,12 +121,18 @@ class Local:
             )
 
 
+def _load(path: Path) -> dict:
+    """What a state file tells; nothing of one that is not there or was cut off."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
 def _read(path: Path) -> dict | None:
     """What a state file tells of a process, if that still runs."""
-    if not path.exists():
-        return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found if _process(found) else None
+    found = _load(path)
+    return found if found and _process(found) else None
 
 
 def _process(found: dict) -> psutil.Process | None:
