@@ -6,8 +6,6 @@ the alias moves it loads and checks that version beside the old one, and then sw
 """
 
 import asyncio
-import concurrent.futures
-import ctypes
 import functools
 import gc
 import itertools
@@ -15,10 +13,7 @@ import logging
 import os
 import secrets
 import signal
-import socket
-import struct
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -37,8 +32,10 @@ from ..features import Kinds
 from ..params import ROOT, Data, load
 from ..registry import require_version
 from . import settings
-from .arms import Arm, Routes, Shadow, Split, fits, routes
+from .arms import Arm, Routes, Shadow, Split, routes
+from .following import attend, follow
 from .journal import Journal, Table
+from .listening import Server, listen
 from .metrics import Metrics
 from .online import Online, names
 from .releases import COMMIT, IMAGE
@@ -54,10 +51,7 @@ else:
 JSON = (b"content-type", b"application/json")
 MORE = {401: [(b"www-authenticate", b"Bearer")], 405: [(b"allow", b"POST")]}  # headers of a status
 CHECK = (b"x-check", b"deployment")  # a request of checks.py is answered, but no prediction to log
-AGAIN = 300  # seconds at most until a version that was refused is tried again
 END = 20  # seconds in which a client must have sent its request when the service is to end
-SO_ATTACH_FILTER = 26
-LATER = 60  # seconds after which no request is left that began with a version of before
 
 log = logging.getLogger(__name__)
 
@@ -291,117 +285,6 @@ class Service:
 def _may(headers: list[tuple[bytes, bytes]], token: str) -> bool:
     given = dict(headers).get(b"authorization", b"")
     return secrets.compare_digest(given, f"Bearer {token}".encode())
-
-
-async def follow(
-    service: Service,
-    find: Callable[[], Routes],
-    serve: Callable[[str], Served],
-    seconds: float,
-) -> None:
-    """Answer with the versions that the registry names, and refuse what may not serve.
-
-    That is tried again, ever more seldom: its files may only have been away.
-    """
-    again: dict[str, float] = {}  # of what was refused: when it is tried again
-    pauses: dict[str, float] = {}
-    reading: asyncio.Future | None = None
-    while True:
-        await asyncio.sleep(seconds)
-        if service.online and service.looked_up and (reading is None or reading.done()):
-            reading = apart(service.online.refresh)
-        try:
-            wanted = await apart(find)
-        except Exception as error:  # the registry is away: keep answering
-            log.warning("the registry cannot be asked: %s", sentence(error) or error)
-            continue
-        changed = wanted != service.routes
-        for number in {*wanted.versions()} - service.loaded.keys():
-            if again.get(number, 0) > time.monotonic():
-                continue
-            try:
-                served = await apart(functools.partial(serve, number))
-                if number != wanted.main:
-                    fits(served.kinds, service.served.kinds, service.views)
-            except Exception as error:
-                pauses[number] = min(2 * pauses.get(number, seconds), AGAIN)
-                again[number] = time.monotonic() + pauses[number]
-                if number not in service.refused:
-                    service.metrics.refused.inc()
-                service.refused[number] = sentence(error) or f"{type(error).__name__}: {error}"
-                log.error("version %s may not serve: %s", number, service.refused[number])
-            else:
-                service.loaded[number], changed = served, True
-                service.refused.pop(number, None)
-        if not changed:
-            continue
-        service.arrange(wanted)
-        ready = service.served.version, service.canary and service.canary.version, wanted.share
-        log.info("version %s answers; canary %s, of a share of %g %%", *ready)
-        used = {str(service.served.version), *wanted.versions()}
-        for number in service.loaded.keys() - used:
-            asyncio.get_running_loop().call_later(LATER, service.loaded.pop(number).gather.close)
-
-
-def apart(function: Callable[[], Any]) -> asyncio.Future:
-    """What a function returns, in a thread that the end of the process does not wait for."""
-    answer: concurrent.futures.Future = concurrent.futures.Future()
-
-    def work() -> None:
-        answer.set_running_or_notify_cancel()
-        try:
-            answer.set_result(function())
-        except BaseException as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return asyncio.wrap_future(answer)
-
-
-async def attend(parent: int) -> None:
-    """End this process once nobody looks after it any more."""
-    while os.getppid() == parent:
-        await asyncio.sleep(1)
-    signal.raise_signal(signal.SIGTERM)
-
-
-class Server(uvicorn.Server):
-    """A server that answers whoever has connected, before it stops to listen."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for listening in sockets or []:
-            turn_away(listening)
-        await asyncio.sleep(0.02)  # those who wait to be accepted
-        await super().shutdown(sockets)
-
-
-def turn_away(listening: socket.socket) -> None:
-    """Let new connections come to another release that listens on the same port (Linux).
-
-    Closing the socket would reset those that the kernel has put into its queue. So it gets a socket
-    filter first, which drops their first packet; they send it again after a second.
-    """
-    if sys.platform != "linux":
-        return
-    flags = (0x30, 0, 0, 13)  # load the byte of TCP's flags
-    drop, keep = (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)
-    steps = (flags, (0x45, 0, 1, 0x02), drop, keep)  # SYN is set: drop it
-    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
-    filtered = struct.pack("HP", len(steps), ctypes.addressof(program))
-    listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filtered)
-
-
-def listen(port: int, host: str) -> socket.socket:
-    """A socket that another release may listen on beside this one, so that none is missed."""
-    found = socket.socket()
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if hasattr(socket, "SO_REUSEPORT"):
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        found.bind((host, port))
-    except OSError as error:
-        raise UserError(f"port {port} of {host} cannot be used: {error.strerror}") from None
-    return found
 
 
 def run(env: str, port: int) -> None:
