@@ -331,7 +331,7 @@ def served(watched: Path, monkeypatch, tmp_path) -> Callable[..., None]:
         sent = some[names].to_json(orient="records", lines=True, date_format="iso").splitlines()
         when = time.time() - DAY * np.linspace(days, 0.01, len(some))
         common = {"row": 0, "version": number, "seconds": 0.004, "environment": "dev"}
-        Table(monitor.database()).insert(
+        Table(monitor.releases.prediction_log()).insert(
             [
                 common
                 | {"request": f"{k}-{days}", "time": when[k], "shadow": False}
@@ -486,7 +486,7 @@ def test_the_page_escapes_what_comes_from_the_data(watched, served, settle):
     served(wrong=True)
     served(number=2, days=1)
     params, limits = load(watched / "params.yaml"), monitor.settings.load()
-    table = Table(monitor.database())
+    table = Table(monitor.releases.prediction_log())
     found = watch.look("dev", table, time.time(), params, limits, monitor.training.load())
     its = found["versions"]["1"]
     first = {"rows": 900, "judged": 0.5, "limit": 0.4, "worse": True}

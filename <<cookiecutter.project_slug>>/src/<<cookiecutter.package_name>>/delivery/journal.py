@@ -51,9 +51,7 @@ class Table:
             sql.Column("environment", sql.String, nullable=False),
             sql.Column("shadow", sql.Boolean, nullable=False),  # scored without answering
             sql.Column("features", sql.String, nullable=False),  # JSON, those looked up too
-            sql.Column(
-                "prediction", sql.String
-            ),  # JSON; null: this version failed, another answered
+            sql.Column("prediction", sql.String),  # JSON; null: it failed, another version answered
         )
         self.made = False
 
