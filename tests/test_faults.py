@@ -44,6 +44,21 @@ for words in 2 * (["train"], ["evaluate"], ["register", "--run", "last"]):
 assert main(["materialize"]) == 0
 mlflow.MlflowClient().set_registered_model_alias("flight-delays", "champion", "1")
 """
+# A deployment that is killed when the new release is in place of the old one, and that still runs.
+KILLED = """
+import os, signal
+from flight_delays.__main__ import main
+
+real = os.replace
+
+def deadly(source, target):
+    real(source, target)
+    if str(target).endswith("dev.json"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = deadly
+main(["deploy"])
+"""
 
 
 class Server:
@@ -109,9 +124,10 @@ class Site:
     def python(self, code: str) -> None:
         run(self.project / ".venv/bin/python", "-c", code, cwd=self.project, **self.env)
 
-    def start(self, *words: str) -> subprocess.Popen:
-        """A step that runs beside; it can be killed."""
-        command = [self.project / ".venv/bin/python", "-m", "flight_delays", *words]
+    def start(self, *words: str, code: str = "") -> subprocess.Popen:
+        """A step, or some code, that runs beside; it can be killed."""
+        command = [self.project / ".venv/bin/python", *(("-c", code) if code else ())]
+        command += ["-m", "flight_delays", *words] if words else []
         return subprocess.Popen(
             [str(word) for word in command],
             cwd=self.project,
@@ -392,13 +408,14 @@ def children(pid: int) -> list[int]:
 def test_a_deployment_killed_in_the_middle(moment, site, unfailing):
     """What answered answers on; the next deployment completes, and ends what the first one left."""
     before, candidate = site.state(), site.home / "dev.candidate.json"
-    deploying = site.start("deploy")
     if moment == "starting":
+        deploying = site.start("deploy")
         wait(lambda: candidate.exists() and candidate.stat().st_size)
+        deploying.kill()
     else:
-        wait(lambda: site.state() != before)
-    deploying.kill()
-    deploying.communicate()
+        deploying = site.start(code=KILLED)
+    _, said = deploying.communicate()
+    assert deploying.returncode == -signal.SIGKILL, said
     assert (site.state() == before) == (moment == "starting")
     unfailing.more()
     site.step("deploy")
