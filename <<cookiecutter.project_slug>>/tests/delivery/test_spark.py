@@ -7,8 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,7 +20,8 @@ from << cookiecutter.package_name >>.__main__ import main
 from << cookiecutter.package_name >>.delivery import predict as delivery_predict
 from << cookiecutter.package_name >>.delivery import spark
 from << cookiecutter.package_name >>.errors import UserError
-from << cookiecutter.package_name >>.params import Tune
+from << cookiecutter.package_name >>.features import Kinds
+from << cookiecutter.package_name >>.params import Data, Tune
 
 START = f"from {spark.__name__} import session; session()"
 
@@ -101,6 +105,19 @@ def test_tuning_finds_the_same(engine, trained, params, monkeypatch):
         best = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/best.yaml")
         found.append((best, run.data.metrics, candidates))
     assert found[1] == found[0]
+
+
+def test_a_task_has_its_rows_and_what_the_feature_views_need(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame({"entity": [1.0, 2.0, 3.0, 4.0], "other": 0.0}).to_parquet(path, row_group_size=1)
+    store = SimpleNamespace(columns=["view"], needs=Kinds(entity="number"))
+    store.add = lambda rows: rows.assign(view=rows["entity"] * 10)
+    model = SimpleNamespace(predict=lambda rows: rows["view"].to_numpy())
+    settings, part = Data(source="", target="y"), range(1, 3)
+    kinds = Kinds(other="number", view="number")
+    shared = (model, kinds, store, path, settings, "1", [part])
+    (answer,) = delivery_predict.scored(shared, 0)
+    assert pa.ipc.open_stream(answer).read_all()["prediction"].to_pylist() == [20, 30]
 
 
 def test_a_file_that_no_worker_sees(params, tmp_path):
