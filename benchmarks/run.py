@@ -18,6 +18,7 @@ import predict
 import retraining
 import scaffold
 import serving
+import spark
 import train
 import upgrade
 from project import Line, Workshop
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Workshop], Iterator[Line]]] = {
     "views": retraining.views,
     "gate": gate.run,
     "service": serving.run,
+    "spark": spark.run,
     "upgrade": upgrade.run,
     "growth": growth.run,
 }

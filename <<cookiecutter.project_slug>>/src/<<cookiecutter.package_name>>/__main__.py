@@ -70,12 +70,15 @@ def parser(package: str, steps: Steps) -> argparse.ArgumentParser:
         if spec and spec.origin:  # a folder without code is what a floor leaves that was taken back
             module = importlib.import_module(f"{package}.{floor}.__main__")
             groups[f"{package}.{floor}"] = module.COMMANDS
-    for place, group in groups.items():
-        for name, (text, arguments) in group.items():
-            step = subparsers.add_parser(name, help=text, description=text.capitalize() + ".")
-            step.set_defaults(package=place)
-            for flag, options in arguments.items():
-                step.add_argument(flag, **options)
+    # A step of a floor takes the place of one below that has the same name.
+    placed = {
+        name: (place, step) for place, group in groups.items() for name, step in group.items()
+    }
+    for name, (place, (text, arguments)) in placed.items():
+        step = subparsers.add_parser(name, help=text, description=text.capitalize() + ".")
+        step.set_defaults(package=place)
+        for flag, options in arguments.items():
+            step.add_argument(flag, **options)
     return root
 
 

@@ -7,9 +7,10 @@ order, in bounded memory. The output appears when it is complete, and not at all
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,10 +41,9 @@ def score(model: Pipeline, X: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def tables(
-    model: Pipeline, kinds: Kinds, path: Path, settings: Data, version: str
+    model: Pipeline, kinds: Kinds, store: Any, path: Path, settings: Data, version: str
 ) -> Iterator[pa.Table]:
     """The predictions of the file, a chunk at a time; the next chunk is read meanwhile."""
-    store = data.feature_store(settings)
     if store is not None and not kinds.keys() & store.columns:
         store = None  # a model that was trained without feature views
     if store is not None:
@@ -61,19 +61,22 @@ def tables(
             yield pa.table(columns)
 
 
-def run(input: str, output: str, model: str) -> None:
+Engine = Callable[[Pipeline, Kinds, Any, Path, Data, str], Iterator[pa.Table]]
+
+
+def run(input: str, output: str, model: str, engine: Engine = tables) -> None:
     params = load()
     source, target = Path(input), Path(output)
     client = tracking.connect()
     version = require_version(client, params.register_.name, model)
     pipeline, kinds = load_model(version, params)
-    total = data.rows(source)
+    total, store = data.rows(source), data.feature_store(params.data)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     writer, rows = None, 0
     try:
         with tqdm(desc="predict", total=total, unit="row", unit_scale=True) as bar:
-            for table in tables(pipeline, kinds, source, params.data, version.version):
+            for table in engine(pipeline, kinds, store, source, params.data, version.version):
                 writer = writer or pq.ParquetWriter(partial, table.schema)
                 writer.write_table(table.cast(writer.schema))
                 rows += len(table)

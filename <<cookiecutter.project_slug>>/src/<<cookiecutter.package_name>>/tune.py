@@ -6,9 +6,11 @@ fold is validated on rows later than those it was fitted on.
 """
 
 import logging
+from collections.abc import Callable, Iterator
 
 import mlflow
 import numpy as np
+import pandas as pd
 import yaml
 from sklearn.model_selection import KFold, ParameterSampler, TimeSeriesSplit
 from tqdm import tqdm
@@ -22,8 +24,11 @@ from .train import fit, score
 log = logging.getLogger(__name__)
 
 
-def folds(rows: int, params: Params) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers to fit on and to validate on; rows must be in order of time if there is one."""
+Fold = tuple[np.ndarray, np.ndarray]  # row numbers to fit on, and to validate on
+
+
+def folds(rows: int, params: Params) -> list[Fold]:
+    """The folds of so many rows, which must be in order of time if there is one."""
     if params.data.time is not None:
         return list(TimeSeriesSplit(params.tune.folds).split(np.empty(rows)))
     splitter = KFold(params.tune.folds, shuffle=True, random_state=params.seed)
@@ -38,7 +43,22 @@ def with_arguments(params: Params, arguments: dict) -> Params:
     )
 
 
-def run() -> None:
+def fold_score(train: pd.DataFrame, fold: Fold, params: Params) -> float:
+    """`evaluate.metric` on the rows to validate on, of a model that is fitted on the others."""
+    fitted, validated = fold
+    model = fit(train.iloc[fitted], params)
+    return score(model, train.iloc[validated], params)[params.evaluate.metric]
+
+
+def in_turn(train: pd.DataFrame, parts: list[Fold], tried: list[Params]) -> Iterator[float]:
+    """The scores, candidate by candidate and fold by fold: each is fitted when it is asked for."""
+    return (fold_score(train, fold, params) for params in tried for fold in parts)
+
+
+Engine = Callable[[pd.DataFrame, list[Fold], list[Params]], Iterator[float]]
+
+
+def run(engine: Engine = in_turn) -> None:
     params = load()
     tracking.connect()  # a store that is away stops the step before the work, not after
     frame = data.load_labelled(params)
@@ -47,18 +67,18 @@ def run() -> None:
         train = train.sort_values(params.data.time, kind="stable")
     metric, parts = params.evaluate.metric, folds(len(train), params)
     drawn = list(ParameterSampler(candidates(), params.tune.candidates, random_state=params.seed))
-    means = []
+    tried = [with_arguments(params, arguments) for arguments in drawn]
+    found, means = engine(train, parts, tried), []
     with mlflow.start_run(run_name="tune"):
         mlflow.set_tags({"step": "tune"})
         mlflow.log_params(params.flat())
-        for number, arguments in enumerate(tqdm(drawn, desc="tune", unit="candidate")):
-            tried, scores = with_arguments(params, arguments), []
+        for number, candidate in enumerate(tqdm(tried, desc="tune", unit="candidate")):
+            scores = []
             with mlflow.start_run(run_name=f"candidate {number}", nested=True):
                 mlflow.set_tags({"step": "candidate"})
-                mlflow.log_params(tried.model.arguments)
-                for fold, (fitted, validated) in enumerate(parts):
-                    model = fit(train.iloc[fitted], tried)
-                    scores.append(score(model, train.iloc[validated], tried)[metric])
+                mlflow.log_params(candidate.model.arguments)
+                for fold in range(len(parts)):
+                    scores.append(next(found))
                     mlflow.log_metric(f"fold_{metric}", scores[-1], step=fold)
                 means.append(float(np.mean(scores)))
                 mlflow.log_metric(f"mean_{metric}", means[-1])
@@ -67,5 +87,5 @@ def run() -> None:
         mlflow.log_metric(f"best_mean_{metric}", means[best])
         mlflow.log_dict(drawn[best], "best.yaml")
     log.info("best of %d: %s %.4f; for params.yaml:", len(drawn), metric, means[best])
-    arguments = with_arguments(params, drawn[best]).model.arguments
+    arguments = tried[best].model.arguments
     log.info("%s", yaml.safe_dump({"model": {"arguments": arguments}}, sort_keys=False).strip())

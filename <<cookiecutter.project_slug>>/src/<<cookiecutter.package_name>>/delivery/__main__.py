@@ -1,9 +1,18 @@
 """The commands of delivery, steps of the package: `python -m << cookiecutter.package_name >> deploy --env dev`."""
 
-from ..__main__ import Steps
+from ..__main__ import STEPS, Steps
 
+ENGINE = {
+    "--engine": {
+        "default": "local",
+        "choices": ["local", "spark"],
+        "help": "in this process, or on the workers of Spark (default: local)",
+    }
+}
 ENV = {"--env": {"default": "dev", "help": "environment of delivery.yaml (default: dev)"}}
 COMMANDS: Steps = {
+    # The steps of level 0, which may also run elsewhere.
+    **{name: (STEPS[name][0], STEPS[name][1] | ENGINE) for name in ("predict", "tune")},
     "service": (
         "answer prediction requests over HTTP with the model of an environment",
         ENV | {"--port": {"type": int, "default": 8080, "help": "port (default: 8080)"}},
