@@ -13,11 +13,12 @@ import pytest
 import sqlalchemy as sql
 
 from << cookiecutter.package_name >> import registry, tracking
-from << cookiecutter.package_name >>.delivery import arms, canary, checks, journal, service, settings
+from << cookiecutter.package_name >>.delivery import arms, canary, service
+from << cookiecutter.package_name >>.delivery.checks import request
 from << cookiecutter.package_name >>.errors import UserError
 from << cookiecutter.package_name >>.features import Kinds
 
-LIMITS = settings.Service()
+LIMITS = service.settings.Service()
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +41,9 @@ def numbered(version, params) -> Callable[[str], service.Served]:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[journal.Journal]:
-    table = journal.Table(f"sqlite:///{tmp_path / 'predictions.db'}")
-    log = journal.Journal(tmp_path / "journal", table, "dev", 10**8)
+def log(tmp_path: Path) -> Iterator[canary.journal.Journal]:
+    table = canary.journal.Table(f"sqlite:///{tmp_path / 'predictions.db'}")
+    log = canary.journal.Journal(tmp_path / "journal", table, "dev", 10**8)
     yield log
     log.close()
 
@@ -63,12 +64,12 @@ def ask(running: service.Service, rows: pd.DataFrame) -> dict:
     async def post() -> httpx.Response:
         transport = httpx.ASGITransport(running)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.post("/predict", content=checks.request(rows))
+            return await client.post("/predict", content=request(rows))
 
     return asyncio.run(post()).raise_for_status().json()
 
 
-def logged(log: journal.Journal, wanted: int) -> pd.DataFrame:
+def logged(log: canary.journal.Journal, wanted: int) -> pd.DataFrame:
     """The table, once it has so many rows."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
@@ -199,7 +200,7 @@ def test_a_canary_takes_what_requests_hold():
 
 
 def test_a_canary_is_judged_by_its_rows():
-    rule = settings.Canary(errors=0.01, p99=50, psi=0.2)
+    rule = service.settings.Canary(errors=0.01, p99=50, psi=0.2)
     main = pd.DataFrame({"seconds": 0.01, "score": [k / 500 for k in range(500)]})
     assert "0.00% failed" in canary.judge(main.copy(), main, rule)
     other = {
@@ -220,8 +221,8 @@ def test_one_number_of_a_prediction():
 
 
 def test_it_waits_for_the_service(monkeypatch):
-    limits = settings.Settings(environments={}, checks=settings.Checks(ready=0.1))
-    limits = limits.model_copy(update={"service": settings.Service(follow=0.1)})
+    limits = service.settings.Settings(environments={}, checks=service.settings.Checks(ready=0.1))
+    limits = limits.model_copy(update={"service": service.settings.Service(follow=0.1)})
     target = SimpleNamespace(url="http://127.0.0.1:1")
     with pytest.raises(UserError, match="does not follow"):
         canary.follows(target, limits, version=2)

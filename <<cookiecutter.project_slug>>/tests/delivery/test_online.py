@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from << cookiecutter.package_name >> import data, feature_views, registry, tracking
+from << cookiecutter.package_name >> import data, feature_views, registry
 from << cookiecutter.package_name >>.continuous_training import feature_store
-from << cookiecutter.package_name >>.delivery import checks, online, service, settings
+from << cookiecutter.package_name >>.delivery import online, service
+from << cookiecutter.package_name >>.delivery.checks import request
 from << cookiecutter.package_name >>.evaluate import predict
 from << cookiecutter.package_name >>.params import Data
 
@@ -102,14 +103,16 @@ def test_an_unknown_entity_or_time_has_no_value(history, database):
 
 def test_a_request_need_not_hold_what_the_store_knows(trained, params, X, tmp_path, monkeypatch):
     """The answers are those of batch scoring, with and without a column of a view."""
-    version = registry.require_version(tracking.connect(), params.register_.name, "champion")
+    version = registry.require_version(
+        service.tracking.connect(), params.register_.name, "champion"
+    )
     served = service.Served(version, params)
     views = [view for view in online.names(params.data) if view in served.kinds]
     if not views:
         pytest.skip("the model has no feature views")
     monkeypatch.setenv("FEATURE_STORE_URL", f"sqlite:///{tmp_path / 'online.db'}")
     feature_store.OnlineStore().materialize(data.feature_store(params.data))
-    running = service.Service(served, settings.Service(), data=params.data)
+    running = service.Service(served, service.settings.Service(), data=params.data)
     running.online.refresh()
     given = X[list(served.kinds)]
     expected = predict(served.loaded.model, given)
@@ -117,7 +120,7 @@ def test_a_request_need_not_hold_what_the_store_knows(trained, params, X, tmp_pa
     async def ask(rows: pd.DataFrame) -> list:
         transport = httpx.ASGITransport(running)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            answer = await client.post("/predict", content=checks.request(rows))
+            answer = await client.post("/predict", content=request(rows))
         return answer.raise_for_status().json()["predictions"]
 
     for rows in (given, given.drop(columns=views), given.drop(columns=views[:1])):

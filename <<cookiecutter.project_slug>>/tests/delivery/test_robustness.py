@@ -13,10 +13,10 @@ import sqlalchemy as sql
 import uvicorn
 
 from << cookiecutter.package_name >> import registry, tracking
-from << cookiecutter.package_name >>.delivery import journal, schema, service, settings
+from << cookiecutter.package_name >>.delivery import journal, schema, service
 from << cookiecutter.package_name >>.features import Kinds
 
-LIMITS = settings.Service(rows=250, body=200_000)
+LIMITS = service.settings.Service(rows=250, body=200_000)
 # Text that means something to a database, a shell or a page; \\x00 is a character that PostgreSQL refuses.
 HOSTILE = ["'; DROP TABLE predictions; --", '" OR ""="', "%s :a $1 {}", "\\\\'\\n\\t", "a\x00b"]
 HOSTILE += ["\u202e\U0001f600", "<script>", "NULL", ""]
