@@ -76,7 +76,7 @@ def test_kubernetes_gets_digest_and_version(project, environment, tmp_path):
     about = yaml.safe_load((project / "delivery.yaml").read_text())
     where = {"target": "kubernetes", "url": "http://localhost:1", "context": "there"}
     about |= {"image": "registry.example/flight-delays", "environments": {"production": where}}
-    (project / "delivery.yaml").write_text(yaml.safe_dump(about))
+    (project / "delivery.yaml").write_text(yaml.safe_dump(about, sort_keys=False))
     kubectl = tmp_path / "kubectl"
     real = shutil.which("kubectl")
     kubectl.write_text(KUBECTL.format(kubectl=real, python=environment / "bin/python"))
@@ -147,7 +147,7 @@ def test_everything_on_one_host(make_project, batches, environment, tmp_path):
     about = yaml.safe_load((project / "delivery.yaml").read_text())
     for where in about["environments"].values():
         where["port"] = free_port()
-    (project / "delivery.yaml").write_text(yaml.safe_dump(about))
+    (project / "delivery.yaml").write_text(yaml.safe_dump(about, sort_keys=False))
     git = {"cwd": project, **IDENTITY}
     run("git", "commit", "-q", "--all", "--no-verify", "-m", "chore: ports", **git)
     page = (TEMPLATE / "docs/one-host.md").read_text()
@@ -167,4 +167,4 @@ def test_everything_on_one_host(make_project, batches, environment, tmp_path):
         finally:
             for name in ENVIRONMENTS:
                 run("make", "deploy", f"ENV={name}", "STOP=1", cwd=project, check=False)
-            os.kill(int((project / "mlflow.pid").read_text()), signal.SIGTERM)
+            os.kill(int((project / ".delivery/mlflow.pid").read_text()), signal.SIGTERM)

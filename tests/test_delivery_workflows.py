@@ -51,7 +51,7 @@ class Delivery(Team):
             name: {"target": "local", "port": port} for name, port in self.ports.items()
         }
         about["checks"] |= {"p99": 5000, "ready": 120, "requests": 50}
-        (self.clone / "delivery.yaml").write_text(yaml.safe_dump(about))
+        (self.clone / "delivery.yaml").write_text(yaml.safe_dump(about, sort_keys=False))
         settings = self.clone / "params.yaml"
         settings.write_text(settings.read_text().replace("max_iter: 100", "max_iter: 30"))
         self.change()
