@@ -69,6 +69,7 @@ def prepared(workshop: Workshop) -> Path:
     shutil.copytree(source, project, symlinks=True)
     for words in (["-e", ".", "--no-deps"], ["--compile-bytecode", SPARK]):
         measure(["uv", "pip", "install", "-q", "-p", python(project), *words], project)
+    (project / "mlflow.db").unlink()  # its champion has feature views
     views = project / f"src/{PACKAGE}/feature_views.py"
     views.write_text(views.read_text(encoding="utf-8") + "\nVIEWS = []\n", encoding="utf-8")
     for words in (["train"], ["evaluate"], ["register", "--run", "last"]):
