@@ -77,6 +77,7 @@ def main(keep: bool) -> None:
         words = [word for file in sorted(pins.glob("*.txt")) for word in ("-r", file)]
         uv("pip", "install", "--quiet", "-p", environment, "--require-hashes", *words)
         names = {*importable(environment), "setuptools", "pkg_resources", "pip"}
+        names |= {"pyspark", "py4j"}  # of a group that is not pinned here
         names |= {"src", "tests", "test", "notebooks", "data", "requirements"}  # the project's own
         text = "\n".join(sorted(names)) + "\n"
         (TEMPLATE / "hooks" / "taken_names.txt").write_text(text, encoding="utf-8")

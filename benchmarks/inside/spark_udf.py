@@ -18,7 +18,12 @@ if __name__ == "__main__":
     os.environ["PYSPARK_PYTHON"] = sys.executable
     spark = SparkSession.builder.config("spark.log.level", "ERROR").getOrCreate()
     uri = f"models:/{version.name}/{version.version}"
-    columns = mlflow.models.get_model_info(uri).signature.inputs.input_names()
+    inputs = mlflow.models.get_model_info(uri).signature.inputs.inputs
     udf = mlflow.pyfunc.spark_udf(spark, uri, result_type="array<double>", env_manager="local")
     rows = spark.read.parquet(sys.argv[2])
+    # MLflow takes no whole numbers where the signature has doubles.
+    columns = [
+        rows[c.name].cast("double").alias(c.name) if c.type.name == "double" else rows[c.name]
+        for c in inputs
+    ]
     rows.select(udf(struct(*columns)).alias("probability")).write.parquet(sys.argv[3])
