@@ -158,10 +158,11 @@ def test_a_canary_takes_over_or_goes_back(released, params, X, capsys):
     for step in (["train"], ["evaluate"], ["register", "--run", "last"]):
         assert main(step) == 0
     stop, answers, body = threading.Event(), [], checks.request(X.head(10))
+    where = f"{url()}/predict"  # the settings are written anew meanwhile
 
     def ask() -> None:
         while not stop.is_set():
-            answers.append(httpx.post(f"{url()}/predict", content=body, timeout=30))
+            answers.append(httpx.post(where, content=body, timeout=30))
 
     asking = threading.Thread(target=ask)
     asking.start()
