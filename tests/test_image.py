@@ -122,5 +122,6 @@ def test_the_image_serves(images, environment, tmp_path):
             answer = httpx.post(f"{HERE}:{port}/predict", json={"rows": [{"carrier": "UA"}]})
             assert answer.status_code == 200
             assert sum(answer.json()["predictions"][0]) == pytest.approx(1)
-            owner = os.stat(f"/proc/{ready['pid']}").st_uid
+            around = Path(f"/proc/{ready['parent']}/task/{ready['parent']}/children")
+            owner = os.stat(f"/proc/{around.read_text().split()[0]}").st_uid
             assert owner == 10001
