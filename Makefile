@@ -5,8 +5,6 @@ LEVEL ?= 0
 UNTIL ?= 2013-12
 DEMO ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mlops-ladder/demo
 WORKERS ?= 2
-# Each of these is a story, told in its order.
-STORIES := tests/test_workflows.py tests/test_delivery_workflows.py tests/test_monitoring_workflow.py tests/test_faults.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-all bench pins fresh lint format
@@ -36,12 +34,10 @@ check: lint ## the quick tests: about a minute
 	@$(BIN)/pytest -n $(WORKERS) -m "not slow" tests/test_generation.py tests/test_repository.py
 
 test: lint ## the tests
-	@$(BIN)/pytest -n $(WORKERS) --maxschedchunk 1 -m "not nightly" $(addprefix --ignore ,$(STORIES))
-	@$(BIN)/pytest -n $(WORKERS) -m "not nightly" --dist loadfile $(STORIES)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not nightly"
 
 test-all: lint ## the tests, and the long ones
-	@$(BIN)/pytest -n $(WORKERS) --maxschedchunk 1 $(addprefix --ignore ,$(STORIES))
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(STORIES)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
 
 bench: .venv/ready ## speed and memory, each beside its limit
 	@$(BIN)/python benchmarks/run.py

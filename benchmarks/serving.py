@@ -39,8 +39,6 @@ def run(workshop: Workshop) -> Iterator[Line]:
     project = workshop.delivery_project
     python, folder = project / ".venv/bin/python", workshop.folder / "serving"
     folder.mkdir()
-    about = project / "delivery.yaml"
-    about.write_text(about.read_text().replace("follow: 5 ", "follow: 1 "))
     measure(["make", "materialize"], project)
     measure([python, INSIDE / "requests_for_wrk.py", PACKAGE, folder], project)
     other = folder / "generic/src"
@@ -89,6 +87,8 @@ def run(workshop: Workshop) -> Iterator[Line]:
             verdict = None if limit is None else value < limit
             yield Line(f"{name}, {load}, p99", f"{value:.1f} ms", limited, verdict)
 
+    about = project / "delivery.yaml"
+    about.write_text(about.read_text().replace("follow: 5 ", "follow: 1 "))
     env = {**store, "PYTHONPATH": str(project / "src")}
     with started([*step, "service", "--env", "dev"], project, env) as url:
         yield swaps(python, project, url, folder / "predict-1.lua")

@@ -21,6 +21,14 @@ EXAMPLE = SOURCE / "src/<<cookiecutter.package_name>>/example.py"
 BATCHES = CACHE / f"batches-{hashlib.sha256(EXAMPLE.read_bytes()).hexdigest()[:16]}"
 INSIDE = Path(__file__).parent / "inside"
 
+# Files whose tests run in their order, for each goes on from the one before.
+STORIES = [
+    "test_delivery_workflows",
+    "test_faults",
+    "test_workflows",
+    "test_monitoring_workflow",
+]
+
 # A generated project must not see the template's environment, nor a store of the machine's.
 CLEAN = {
     k: v
@@ -42,10 +50,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no worker ends long after the other."""
-    long = ["test_continuous_training", "test_project", "test_commands", "test_stores"]
+    """The longest first, so that no worker ends long after the other; a story is one worker's."""
+    long = [*STORIES, "test_commands", "test_continuous_training", "test_project", "test_stores"]
     places = {f"{name}.py": place for place, name in enumerate(long)}
     items.sort(key=lambda item: places.get(item.path.name, len(long)))
+    for item in items:
+        if item.path.stem in STORIES:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -353,11 +353,12 @@ def test_a_model_that_was_tampered_with(site, unfailing):
 def test_nonsense_in_the_registry(site, unfailing):
     """A canary tag that is none changes nothing; `canary --stop` takes it away."""
     site.registry("set-tag", key="canary_dev", value="half:of it")
-    wait(lambda: "must be VERSION:PERCENT" in (site.home / "dev.log").read_text())
+    wait(lambda: "must be VERSION:PERCENT" in (site.get("/health")["registry"] or ""))
     unfailing.more()
     assert (site.get("/ready")["version"], site.get("/ready")["canary"]) == (1, None)
     site.step("canary", "--env", "dev", "--stop")
     assert site.tag("canary_dev") == ""
+    wait(lambda: site.get("/health")["registry"] is None)
 
 
 def test_a_canary_killed_in_the_middle(site, unfailing):

@@ -111,12 +111,12 @@ def test_a_prediction_is_a_row(opened, url, tmp_path):
 
 def test_what_was_looked_up_is_a_feature_too(opened, url):
     log = opened(url)
-    add(log, looked_up=[{"b": 2.5}, {"b": None}])
+    add(log, looked_up=[{"b": 2.5}, {}])
+    record = {"time": time.time(), "seconds": 0.001, "shadow": False, "looked_up": [{"b": None}]}
+    log.add(b'{"rows": [ {  } ]}', [(0, 1, 0.5)], request="without a column", **record)
     log.close()
-    assert [json.loads(row[-2]) for row in rows(url)] == [
-        {"a": 1, "b": 2.5},
-        {"a": None, "b": None},
-    ]
+    found = [json.loads(row[-2]) for row in rows(url)]
+    assert found == [{"a": 1, "b": 2.5}, {"a": None}, {"b": None}]
 
 
 def test_a_database_that_is_away_is_waited_for(opened, url):
@@ -194,8 +194,8 @@ def test_what_cannot_be_read_or_taken_blocks_nothing(opened, url, tmp_path, monk
     file.write_bytes(file.read_bytes() + b'\n{"request": "cut o')
     insert = journal.Table.insert
 
-    def picky(table: journal.Table, some: list[dict]) -> None:
-        if any(row["version"] == 13 for row in some):
+    def picky(table: journal.Table, some: list[tuple]) -> None:
+        if any(row[2] == 13 for row in some):
             raise sql.exc.DataError("insert", {}, ValueError("13"))
         insert(table, some)
 

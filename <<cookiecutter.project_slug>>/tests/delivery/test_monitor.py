@@ -330,13 +330,10 @@ def served(watched: Path, monkeypatch, tmp_path) -> Callable[..., None]:
         names = [c for c in kinds if store is None or c not in store.columns]
         sent = some[names].to_json(orient="records", lines=True, date_format="iso").splitlines()
         when = time.time() - DAY * np.linspace(days, 0.01, len(some))
-        common = {"row": 0, "version": number, "seconds": 0.004, "environment": "dev"}
         Table(monitor.releases.prediction_log()).insert(
             [
-                common
-                | {"request": f"{k}-{days}", "time": when[k], "shadow": False}
-                | {"features": sent[k], "prediction": json.dumps(answers[k].tolist())}
-                for k in range(len(some))
+                (f"{k}-{days}", 0, number, float(when[k]), 0.004, "dev", False, sent[k], answer)
+                for k, answer in enumerate(map(json.dumps, answers.tolist()))
             ]
         )
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import httpx
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -54,12 +55,17 @@ def database(tmp_path) -> Callable[[pd.DataFrame], str]:
     return write
 
 
+def ask(found: online.Online, *rows: dict) -> list[dict]:
+    """What is put into rows that hold no feature."""
+    fill = found.filler([*rows[0], *(view.name for view in VIEWS)])
+    return fill([(*row.values(), *[msgspec.UNSET] * len(VIEWS)) for row in rows])[1]
+
+
 def same(found: online.Online, url: str, rows: pd.DataFrame) -> None:
     expected = feature_store.OnlineStore(url).lookup(rows, DATA)[[v.name for v in VIEWS]]
     asked = rows.astype(object).where(rows.notna(), None)
     asked["time"] = rows["time"].dt.to_pydatetime()
-    values = [found.values(row) for row in asked.to_dict("records")]
-    got = pd.DataFrame(values, rows.index).astype(float)
+    got = pd.DataFrame(ask(found, *asked.to_dict("records")), rows.index).astype(float)
     pd.testing.assert_frame_equal(got, expected, check_exact=True)
 
 
@@ -75,30 +81,40 @@ def test_in_memory_is_as_in_the_database(history, database):
     assert found.missed == 0
 
 
+def test_what_has_not_changed_is_not_read_again(history, database, monkeypatch):
+    found = online.Online(DATA, database(history))
+    found.refresh()
+    database(history)
+    monkeypatch.setattr(online.Sums, "add", None)
+    found.refresh()
+    same(found, found.url, history)
+
+
 def test_without_the_database_it_goes_on(history, database, tmp_path, caplog):
     found = online.Online(DATA, "postgresql://nobody@127.0.0.1:1/away")
     asked = {"time": history["time"].iloc[-1].to_pydatetime(), "place": "a", "kind": "x"}
     found.refresh()
-    assert found.missed == 1
-    assert "FEATURE_STORE_URL" in caplog.text
-    assert set(found.values(asked).values()) == {None}
+    found.refresh()
+    assert found.missed == 2
+    assert caplog.text.count("FEATURE_STORE_URL") == 1
+    assert ask(found, asked) == [dict.fromkeys([view.name for view in VIEWS])]
     found.url, found.store = database(history), None
     found.refresh()
-    known = found.values(asked)
-    assert None not in known.values()
+    known = ask(found, asked)
+    assert None not in known[0].values()
     (tmp_path / "online.db").write_bytes(b"this is no database any more")
     found.store = None
     found.refresh()
-    assert (found.missed, found.values(asked)) == (2, known)
+    assert (found.missed, ask(found, asked)) == (3, known)
 
 
 def test_an_unknown_entity_or_time_has_no_value(history, database):
     found = online.Online(DATA, database(history))
     found.refresh()
-    asked = {"time": None, "place": "a", "kind": "x"}
-    assert set(found.values(asked).values()) == {None}
-    asked = {"time": history["time"].iloc[-1].to_pydatetime(), "place": "nowhere", "kind": "x"}
-    assert set(found.values(asked).values()) == {None}
+    moment = history["time"].iloc[-1].to_pydatetime()
+    for time, place in ((None, "a"), (moment, "nowhere")):
+        known = ask(found, {"time": time, "place": place, "kind": "x"})
+        assert known == [dict.fromkeys([view.name for view in VIEWS])]
 
 
 def test_a_request_need_not_hold_what_the_store_knows(trained, params, X, tmp_path, monkeypatch):

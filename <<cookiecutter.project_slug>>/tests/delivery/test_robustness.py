@@ -66,10 +66,10 @@ def running(request, version, params, table, tmp_path_factory) -> Iterator[servi
 def port(running: service.Service) -> Iterator[int]:
     """That of a real server, in a thread."""
     server = uvicorn.Server(uvicorn.Config(running, log_level="error", lifespan="off"))
-    listening = service.listen(0, "127.0.0.1")
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    sockets = service.listen(0, "127.0.0.1")
+    thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     thread.start()
-    yield listening.getsockname()[1]
+    yield sockets[0].getsockname()[1]
     server.should_exit = True
     thread.join()
 

@@ -39,10 +39,10 @@ def running(request, version, params) -> service.Service:
 def client(running: service.Service) -> Iterator[httpx.Client]:
     """A client of a real server, in a thread."""
     server = uvicorn.Server(uvicorn.Config(running, log_level="error", lifespan="off"))
-    socket = service.listen(0, "127.0.0.1")
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    sockets = service.listen(0, "127.0.0.1")
+    thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     thread.start()
-    url = f"http://127.0.0.1:{socket.getsockname()[1]}"
+    url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     with httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=5)) as client:
         yield client
     server.should_exit = True

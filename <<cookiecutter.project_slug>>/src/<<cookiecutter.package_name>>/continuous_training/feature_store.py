@@ -8,6 +8,7 @@ numbers offline and online.
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,11 @@ def _mean(now: pd.DataFrame, before: pd.DataFrame) -> pd.Series:
     return (now["total"] - before["total"]) / rows.where(rows > 0)
 
 
+def database(url: str) -> sql.Engine:
+    """SQLAlchemy's; for PostgreSQL with psycopg 3, which is what is installed."""
+    return sql.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+
+
 class OnlineStore:
     """The same tables in SQLite or PostgreSQL, for one row at a time.
 
@@ -134,18 +140,26 @@ class OnlineStore:
 
     def __init__(self, url: str | None = None) -> None:
         url = url or os.environ.get("FEATURE_STORE_URL") or f"sqlite:///{ROOT / 'data/online.db'}"
-        # psycopg 3 is what is installed; SQLAlchemy would look for psycopg2.
-        self.engine = sql.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        self.engine = database(url)
+        tables = sql.MetaData()
         self.table = sql.Table(
             "feature_store",
-            sql.MetaData(),
+            tables,
             sql.Column("view", sql.String, primary_key=True),
             sql.Column("entity", sql.String, primary_key=True),
             sql.Column("available", sql.BigInteger, primary_key=True),  # microseconds since 1970
             sql.Column("rows", sql.BigInteger, nullable=False),
             sql.Column("total", sql.Double, nullable=False),
+            sqlite_with_rowid=False,
         )
-        self.table.metadata.create_all(self.engine)
+        self.states = sql.Table(  # of each view: when it was written as a whole, its newest row
+            "feature_store_states",
+            tables,
+            sql.Column("view", sql.String, primary_key=True),
+            sql.Column("anew", sql.Double, nullable=False),  # seconds since 1970
+            sql.Column("last", sql.BigInteger, nullable=False),
+        )
+        tables.create_all(self.engine)
 
     def materialize(self, store: OfflineStore) -> dict[str, int]:
         """Bring the tables up to date, all in one transaction; returns the rows written by view.
@@ -155,9 +169,13 @@ class OnlineStore:
         """
         written, own = {}, self.table.c
         with self.engine.begin() as connection:
+            anew = dict(
+                connection.execute(sql.select(self.states.c.view, self.states.c.anew)).all()
+            )
             names = sql.select(own.view).distinct()
             for gone in set(connection.scalars(names)) - set(store.columns):
                 connection.execute(self.table.delete().where(own.view == gone))
+            connection.execute(self.states.delete())
             for view in store.views:
                 table = store.tables[view.name]
                 table = table.assign(available=table["available"].astype("int64"))
@@ -169,11 +187,14 @@ class OnlineStore:
                 same = np.isclose(float(total or 0), table["total"][older].sum(), rtol=1e-9)
                 if count != older.sum() or not same:
                     connection.execute(self.table.delete().where(own.view == view.name))
-                    older[:] = False
+                    older[:], anew[view.name] = False, time.time()
                 newer = table[~older]
                 rows = newer.assign(view=view.name, entity=_names(newer[view.by]))
                 for part in _parts(rows[["view", "entity", "available", *SUMS]]):
                     connection.execute(self.table.insert(), part)
+                state = {"view": view.name, "anew": anew.get(view.name, 0.0)}
+                state["last"] = int(table["available"].max()) if len(table) else 0
+                connection.execute(self.states.insert(), state)
                 written[view.name] = len(rows)
         return written
 

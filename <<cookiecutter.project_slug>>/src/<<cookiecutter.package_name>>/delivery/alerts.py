@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import httpx
 import sqlalchemy as sql
-from sqlalchemy.dialects import postgresql, sqlite
 
-from .journal import make
+from .journal import insert, make
 
 CHANNELS = ("webhook", "issue", "retrain")
 LEASE = 45 * 60  # seconds; longer than a run of the workflow takes from claim to confirmation
@@ -77,17 +76,16 @@ class Alerts:
     def update(self, conditions: Conditions) -> set[Key]:
         """Open what holds, close what does not; returns what this call opened."""
         new = set()
-        dialect = postgresql if self.engine.dialect.name == "postgresql" else sqlite
         for key, (holds, message) in conditions.items():
             if not holds:
                 continue
             message = " ".join(message.split())  # a segment's name may be anything
             row = {"environment": self.environment, "message": message, **key._asdict()}
-            insert = dialect.insert(self.table).values(row | self.anew).on_conflict_do_nothing()
+            first = insert(self.table, self.engine).values(row | self.anew)
             closed = self.table.update().where(self._at(key), self.own.closed.is_not(None))
             with self.engine.begin() as connection:
                 if (
-                    connection.execute(insert).rowcount == 1
+                    connection.execute(first).rowcount == 1
                     or connection.execute(closed.values(self.anew)).rowcount == 1
                 ):
                     new.add(key)

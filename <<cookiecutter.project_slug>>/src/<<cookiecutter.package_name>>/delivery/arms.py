@@ -5,6 +5,7 @@ the same ones, on every replica, for the share and the versions are tags of the 
 shadow scores too, for the prediction log, and answers nobody.
 """
 
+import operator
 import queue
 import threading
 import zlib
@@ -106,12 +107,12 @@ class Split:
 
     def __init__(self, version: int, share: float, places: list[int], place: int | None) -> None:
         self.salt, self.below = zlib.crc32(str(version).encode()), share * 2**32 / 100
-        self.places, self.place = places, place
+        self.all, self.place = operator.itemgetter(*places) if places else tuple, place
 
     def __call__(self, row: tuple) -> bool:
         entity: Any = None if self.place is None else row[self.place]
         if entity is None:
-            entity = [row[place] for place in self.places]
+            entity = self.all(row)
         return zlib.crc32(msgspec.json.encode(entity), self.salt) < self.below
 
 

@@ -6,6 +6,7 @@ scores, told from the prediction log. Then the alias moves. `--share 50` starts 
 without answering; both stay until `--stop`.
 """
 
+import contextlib
 import json
 import logging
 import time
@@ -95,6 +96,8 @@ def walk(
             raise UserError(f"{env}: version {new.version}: {error}; {back}") from error
         finally:
             arms.set_canary(client, name, env, None)
+            with contextlib.suppress(UserError):
+                follows(target, limits, canary=None)
             client.log_dict(run_id, {**written, "steps": said}, "canary.json")
             for key, value in written.items():
                 client.set_tag(run_id, key, value)

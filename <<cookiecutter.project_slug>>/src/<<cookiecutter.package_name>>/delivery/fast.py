@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline
 from ..evaluate import predict
 from ..features import MISSING, Tidy
 
-ROWS = 64  # above this many the estimator's own loop is faster than walking the trees in numpy
+ROWS = 200  # above this many the estimator's own loop is faster than walking the trees in numpy
 START = datetime(2000, 1, 1)
 # Rows in the order of the signature: numbers, words, dates, None -> probabilities (n, classes) or values.
 Scorer = Callable[[Sequence[tuple]], np.ndarray]
@@ -27,17 +27,19 @@ log = logging.getLogger(__name__)
 
 
 class Trees:
-    """All trees of a boosting as flat arrays (nodes,); every leaf is its own child."""
+    """All trees of a boosting as flat arrays (nodes,), deepest tree first; a leaf is its own child."""
 
     def __init__(self, estimator: Any, inputs: int) -> None:
         self.inputs, self.loss = inputs, estimator._loss
         self.baseline = np.asarray(estimator._baseline_prediction, dtype=float).reshape(1, -1)
-        trees = [tree.nodes for stage in estimator._predictors for tree in stage]
-        self.outputs = len(estimator._predictors[0])
-        self.depth = max(int(nodes["depth"].max()) for nodes in trees)
-        sizes = np.array([len(nodes) for nodes in trees])
+        trees = [(tree.nodes, k) for stage in estimator._predictors for k, tree in enumerate(stage)]
+        depths = np.array([int(nodes["depth"].max()) for nodes, _ in trees])
+        order = np.argsort(-depths)
+        self.active = [int((depths > level).sum()) for level in range(depths.max())]
+        self.outputs = np.eye(len(estimator._predictors[0]))[[trees[k][1] for k in order]]
+        sizes = np.array([len(trees[k][0]) for k in order])
         self.roots = np.cumsum(sizes) - sizes
-        nodes = np.concatenate(trees)
+        nodes = np.concatenate([trees[k][0] for k in order])
         if nodes["is_categorical"].any():
             raise ValueError("it splits by categories")
         offset, place = np.repeat(self.roots, sizes), np.arange(len(nodes))
@@ -48,7 +50,7 @@ class Trees:
         # for missing ones comes out right.
         self.column = nodes["feature_idx"] + inputs * nodes["missing_go_to_left"].astype(int)
         self.threshold = np.minimum(nodes["num_threshold"], np.finfo(float).max)
-        self.value = nodes["value"]
+        self.value = nodes["value"].copy()
 
     def raw(self, rows: np.ndarray) -> np.ndarray:
         """What the loss makes predictions of (n, outputs), for inputs (n, inputs)."""
@@ -56,52 +58,57 @@ class Trees:
         twice = np.hstack(
             [np.where(missing, np.inf, rows), np.where(missing, -np.inf, rows)]
         ).ravel()
-        node = np.tile(self.roots, count)
-        start = np.repeat(np.arange(count) * 2 * self.inputs, len(self.roots))
-        for _ in range(self.depth):
-            right = twice[start + self.column[node]] > self.threshold[node]
-            node = self.children[2 * node + right]
-        values = self.value[node].reshape(count, -1, self.outputs)
-        return values.sum(axis=1) + self.baseline
+        node = self.roots.repeat(count)  # where each row is in each tree
+        start = np.tile(np.arange(count) * 2 * self.inputs, len(self.roots)) if count > 1 else None
+        for active in self.active:  # trees that are so deep
+            here = node[: active * count]
+            place = self.column[here]
+            if start is not None:
+                place += start[: len(here)]
+            node[: len(here)] = self.children[2 * here + (twice[place] > self.threshold[here])]
+        return self.value[node].reshape(-1, count).T @ self.outputs + self.baseline
 
 
-class Row:
-    """From a row to the numbers that the estimator takes: Tidy and the encoder in one."""
+class Inputs:
+    """From rows to the numbers (n, inputs) that the estimator takes: Tidy and the encoder in one."""
 
     def __init__(self, tidy: Tidy, encode: Any) -> None:
         (_, codes, text), (_, _, numbers) = encode.transformers_[:2]
         place = {name: k for k, name in enumerate(tidy.kinds)}
         self.time = None if tidy.time is None else place.get(tidy.time)
-        self.steps: list[tuple[str, int, dict[str, float]]] = [
-            ("text", place[name], {word: float(k) for k, word in enumerate(known)})
-            for name, known in zip(text, codes.categories_ if text else [], strict=True)
-        ]
+        self.steps: list[tuple[str, int, dict[Any, float]]] = []
+        for name, known in zip(text, codes.categories_ if text else [], strict=True):
+            found = {word: float(k) for k, word in enumerate(known)}
+            self.steps.append(("text", place[name], found | {None: found.get(MISSING, -1.0)}))
         dates = [name for name, kind in tidy.kinds.items() if kind == "date"]
         parts = {f"{d}_{part}": (part, d) for d in dates for part in ("hour", "weekday", "days")}
         for name in numbers:
             part, source = parts.get(name, ("number", name))
             self.steps.append(("zero" if name in tidy.empty_ else part, place[source], {}))
 
-    def __call__(self, row: tuple) -> list[float]:
-        found = []
+    def __call__(self, rows: Sequence[tuple]) -> np.ndarray:
+        columns, found = list(zip(*rows, strict=True)), list[Sequence[float | None]]()
         for part, place, codes in self.steps:
-            value = row[place]
+            values = columns[place]
             if part == "number":
-                found.append(np.nan if value is None else value)
+                found.append(values)
             elif part == "text":
-                found.append(codes.get(MISSING if value is None else value, -1.0))
+                found.append([codes.get(word, -1.0) for word in values])
             elif part == "zero":
-                found.append(0.0)
-            elif value is None:
-                found.append(np.nan)
+                found.append([0.0] * len(rows))
             elif part == "hour":
-                found.append(value.hour + value.minute / 60)
+                found.append([v and v.hour + v.minute / 60 for v in values])
             elif part == "weekday":
-                found.append(value.weekday())
+                found.append([v and v.weekday() for v in values])
             else:
-                start = START if self.time is None else row[self.time]
-                found.append(np.nan if start is None else (start - value).total_seconds() / 86400)
-        return found
+                starts = [START] * len(rows) if self.time is None else columns[self.time]
+                found.append(
+                    [
+                        s and v and (s - v).total_seconds() / 86400
+                        for s, v in zip(starts, values, strict=True)
+                    ]
+                )
+        return np.array(found, dtype=float).T  # of None it makes nan
 
 
 def compiled(model: Pipeline) -> Scorer:
@@ -112,16 +119,14 @@ def compiled(model: Pipeline) -> Scorer:
         raise ValueError("its steps are not those of model.py")
     if not isinstance(steps["estimator"], boosting):
         raise ValueError(f"{type(steps['estimator']).__name__} is no histogram gradient boosting")
-    row, estimator = Row(steps["tidy"], steps["encode"]), steps["estimator"]
-    trees, several = Trees(estimator, len(row.steps)), hasattr(estimator, "classes_")
+    take, estimator = Inputs(steps["tidy"], steps["encode"]), steps["estimator"]
+    trees, several = Trees(estimator, len(take.steps)), hasattr(estimator, "classes_")
 
     def score(rows: Sequence[tuple]) -> np.ndarray:
-        inputs = np.array([row(given) for given in rows], dtype=float)
-        if len(rows) > ROWS:
-            return estimator.predict_proba(inputs) if several else estimator.predict(inputs)
-        raw = trees.raw(inputs)
+        inputs = take(rows)
+        raw = trees.raw(inputs) if len(rows) <= ROWS else estimator._raw_predict(inputs)
         if several:
-            return trees.loss.predict_proba(raw if trees.outputs > 1 else raw[:, 0])
+            return trees.loss.predict_proba(raw if raw.shape[1] > 1 else raw[:, 0])
         return trees.loss.link.inverse(raw[:, 0])
 
     return score

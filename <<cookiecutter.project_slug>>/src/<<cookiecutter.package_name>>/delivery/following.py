@@ -47,8 +47,11 @@ async def follow(
         try:
             wanted = await apart(find)
         except Exception as error:  # the registry is away: keep answering
-            log.warning("the registry cannot be asked: %s", sentence(error) or error)
+            if service.lost is None:
+                log.warning("the registry cannot be followed: %s", sentence(error) or error)
+            service.lost = sentence(error) or repr(error)
             continue
+        service.lost = None
         changed = wanted != service.routes
         for number in {*wanted.versions()} - service.loaded.keys():
             if again.get(number, 0) > time.monotonic():

@@ -6,6 +6,7 @@ the process is killed: what is there is carried when it comes back. One process 
 """
 
 import fcntl
+import itertools
 import json
 import logging
 import os
@@ -18,9 +19,11 @@ import msgspec
 import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ..continuous_training.feature_store import database
+
 ROTATE = 0.5  # seconds that a file of the journal grows before it is carried
 PAUSE = 2.0  # seconds until a database that is away is tried again
-BATCH = 5000  # rows in a transaction
+BATCH, PART = 2000, 250  # rows in a transaction, in a statement
 CLOSE = 10.0  # seconds that the end waits for a database that is there and does not answer
 
 log = logging.getLogger(__name__)
@@ -34,12 +37,17 @@ def make(table: sql.Table, engine: sql.Engine) -> None:
         table.metadata.create_all(engine)
 
 
+def insert(table: sql.Table, engine: sql.Engine) -> Any:
+    """An INSERT that leaves what is there already as it is."""
+    dialect = postgresql if engine.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table).on_conflict_do_nothing()
+
+
 class Table:
     """The table `predictions`: a row a prediction, in SQLite or PostgreSQL."""
 
     def __init__(self, url: str) -> None:
-        # psycopg 3 is what is installed; SQLAlchemy would look for psycopg2.
-        self.engine = sql.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+        self.engine = database(url)
         self.table = sql.Table(
             "predictions",
             sql.MetaData(),
@@ -52,6 +60,7 @@ class Table:
             sql.Column("shadow", sql.Boolean, nullable=False),  # scored without answering
             sql.Column("features", sql.String, nullable=False),  # JSON, those looked up too
             sql.Column("prediction", sql.String),  # JSON; null: it failed, another version answered
+            sqlite_with_rowid=False,
         )
         self.made = False
 
@@ -61,12 +70,21 @@ class Table:
             make(self.table, self.engine)
             self.made = True
 
-    def insert(self, rows: list[dict[str, Any]]) -> None:
-        """Add rows, all or none; those that are there already stay as they are."""
+    def insert(self, rows: list[tuple]) -> None:
+        """Add rows (values in the columns' order), all or none; those that are there stay so.
+
+        Many in a statement: a thread that works on each would keep the requests from theirs.
+        """
         self.make()
-        dialect = postgresql if self.engine.dialect.name == "postgresql" else sqlite
+        sqlite = self.engine.dialect.name == "sqlite"
+        names = ", ".join(f'"{column.name}"' for column in self.table.c)
+        one = f"({', '.join(['?' if sqlite else '%s'] * len(self.table.c))})"
         with self.engine.begin() as connection:
-            connection.execute(dialect.insert(self.table).on_conflict_do_nothing(), rows)
+            for start in range(0, len(rows), PART):
+                part = rows[start : start + PART]
+                text = f"INSERT INTO predictions ({names}) VALUES {', '.join([one] * len(part))}"  # noqa: S608
+                values = tuple(itertools.chain.from_iterable(part))
+                connection.exec_driver_sql(f"{text} ON CONFLICT DO NOTHING", values)
 
 
 class Journal:
@@ -135,9 +153,7 @@ class Journal:
                         os.close(before)  # and with it the lock
                 for path in sorted(self.folder.glob("*.jsonl")):
                     self._take(path)
-            except (
-                Exception
-            ) as error:  # the database is away, the disk is full: it will be tried again
+            except Exception as error:  # no database, no room on the disk: it is tried again
                 log.warning("the prediction log waits: %s", error.__cause__ or error)
                 last = last or self.stop.wait(PAUSE)
 
@@ -152,15 +168,20 @@ class Journal:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            content = file.read()
-            rows = [row for line in content.split(b"\n") if line for row in self._rows(line)]
-            for start in range(0, len(rows), BATCH):
-                self._insert(rows[start : start + BATCH])
+            size, rows = 0, list[tuple]()
+            for line in file:
+                size += len(line)
+                rows += self._rows(line)
+                if len(rows) >= BATCH:
+                    self._insert(rows)
+                    rows = []
+            if rows:
+                self._insert(rows)
             path.unlink(missing_ok=True)
         with self.lock:
-            self.size = max(0, self.size - len(content))
+            self.size = max(0, self.size - size)
 
-    def _insert(self, rows: list[dict[str, Any]]) -> None:
+    def _insert(self, rows: list[tuple]) -> None:
         """Add rows; those that the database will never take are set aside, or they would block the rest."""
         try:
             self.table.insert(rows)
@@ -174,21 +195,46 @@ class Journal:
             with (self.folder / "rejected.txt").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(rows[0]) + "\n")
 
-    def _rows(self, line: bytes) -> list[dict[str, Any]]:
+    def _rows(self, line: bytes) -> list[tuple]:
         try:
-            found = json.loads(line)
-        except ValueError:  # the end of a file that was cut off with the power
+            its = RECORD.decode(line)
+        except ValueError:  # the end of a file that was cut off with the power, or nothing
             return []
-        common = {key: found[key] for key in ("request", "time", "seconds", "shadow")}
-        common["environment"] = self.environment
-        asked, looked_up = found["asked"]["rows"], found["looked_up"]
+        about, asked = (its.time, its.seconds, self.environment, its.shadow), its.asked.rows
+        more = its.looked_up or [msgspec.Raw(b"{}")] * len(asked)
         return [
-            {
-                **common,
-                "row": k,
-                "version": version,
-                "features": json.dumps(asked[k] | looked_up[k] if looked_up else asked[k]),
-                "prediction": None if answer is None else json.dumps(answer),
-            }
-            for k, version, answer in found["scored"]
+            (its.request, k, version, *about, _features(asked[k], more[k]), _text(answer))
+            for k, version, answer in its.scored
         ]
+
+
+class Asked(msgspec.Struct):
+    """A request's body."""
+
+    rows: list[msgspec.Raw]
+
+
+class Record(msgspec.Struct):
+    """A line of the journal; what is in JSON stays so."""
+
+    request: str
+    time: float
+    seconds: float
+    shadow: bool
+    asked: Asked
+    scored: list[tuple[int, int, msgspec.Raw]]
+    looked_up: list[msgspec.Raw] | None
+
+
+RECORD = msgspec.json.Decoder(Record)
+
+
+def _text(value: msgspec.Raw) -> str | None:
+    text = str(value, "utf-8")
+    return None if text == "null" else text
+
+
+def _features(asked: msgspec.Raw, looked_up: msgspec.Raw) -> str:
+    """Two objects in JSON as one; they have no key in common."""
+    own, more = str(asked, "utf-8").rstrip()[:-1].rstrip(), str(looked_up, "utf-8")[1:]
+    return own + ("" if own.endswith("{") or more == "}" else ", ") + more

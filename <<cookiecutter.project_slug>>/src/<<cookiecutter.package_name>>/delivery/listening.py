@@ -11,6 +11,9 @@ import uvicorn
 from ..errors import UserError
 
 SO_ATTACH_FILTER = 26
+# Of each, uvloop accepts one connection before it turns to all that are open: with one socket, sixty
+# that come at once would wait for half a second.
+SOCKETS = 32
 
 
 class Server(uvicorn.Server):
@@ -39,8 +42,16 @@ def turn_away(listening: socket.socket) -> None:
     listening.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filtered)
 
 
-def listen(port: int, host: str) -> socket.socket:
-    """A socket that another release may listen on beside this one, so that none is missed."""
+def listen(port: int, host: str) -> list[socket.socket]:
+    """Sockets that another release may listen on beside these, so that no request is missed."""
+    found = [_listen(port, host)]
+    if hasattr(socket, "SO_REUSEPORT"):
+        port = found[0].getsockname()[1]
+        found += [_listen(port, host) for _ in range(SOCKETS - 1)]
+    return found
+
+
+def _listen(port: int, host: str) -> socket.socket:
     found = socket.socket()
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "SO_REUSEPORT"):

@@ -4,14 +4,17 @@ What is new there is read while the service follows the registry; the database a
 what it has. A row's feature is the same number as in `feature_store.OnlineStore.lookup`.
 """
 
+import itertools
 import json
 import logging
-import math
+import operator
 from array import array
 from bisect import bisect_right
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+import msgspec
 import pandas as pd
 import sqlalchemy as sql
 
@@ -21,6 +24,8 @@ from ..features import MISSING, Kinds
 from ..params import Data
 
 EPOCH, MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
+ROWS = 10_000  # that are fetched at once
+Filler = Callable[[list[tuple]], tuple[list, list[dict[str, float | None]]]]
 
 log = logging.getLogger(__name__)
 
@@ -34,32 +39,35 @@ class Sums:
     """A view's rows by entity: rows and total so far, and when available (microseconds)."""
 
     def __init__(self) -> None:
-        self.last = self.count = 0
-        self.total = 0.0
-        self.entities: dict[tuple, tuple[array, array, array]] = {}
+        self.last = 0
+        self.entities: dict[Any, tuple[array, array, array]] = {}
 
-    def add(self, found: Any) -> None:
-        """Append rows of entity, rows, total, available; they must be in order of time."""
-        for name, *values in found:
-            entity = tuple(json.loads(name))
+    def add(self, found: Iterable) -> None:
+        """Append rows of entity, rows, total, available, sorted by entity and time."""
+        for name, some in itertools.groupby(found, operator.itemgetter(0)):
+            _, *values = zip(*some, strict=True)
+            # As itemgetter has it of a row: the values, or the only one; None where one is missing.
+            several = tuple(None if value == MISSING else value for value in json.loads(name))
+            entity = several if len(several) > 1 else several[0]
             if entity not in self.entities:
                 self.entities[entity] = array("q"), array("d"), array("q")
-            for column, value in zip(self.entities[entity], values, strict=True):
-                column.append(value)  # when available comes last: `mean` looks there first
-            self.last, self.count = values[2], self.count + 1
-            self.total += values[1]
+            for column, new in zip(self.entities[entity], values, strict=True):
+                column.extend(new)  # when available comes last: `mean` looks there first
+            self.last = max(self.last, values[2][-1])
 
-    def mean(self, entity: tuple, before: int, now: int) -> float | None:
-        """The mean of what became available in a window; None if nothing did."""
+    def mean(self, entity: Any, now: int | None, window: int) -> float | None:
+        """The mean of what became available in a window that ends now; None if nothing did."""
         found = self.entities.get(entity)
-        if found is None:
+        if found is None or now is None:
             return None
         rows, total, available = found
-        first, last = bisect_right(available, before) - 1, bisect_right(available, now) - 1
-        count = (rows[last] if last >= 0 else 0) - (rows[first] if first >= 0 else 0)
-        if count <= 0:
+        last = bisect_right(available, now) - 1
+        first = bisect_right(available, now - window, 0, last + 1) - 1
+        if first == last:
             return None
-        return ((total[last] if last >= 0 else 0) - (total[first] if first >= 0 else 0)) / count
+        if first < 0:
+            return total[last] / rows[last]
+        return (total[last] - total[first]) / (rows[last] - rows[first])
 
 
 class Online:
@@ -72,58 +80,75 @@ class Online:
             v.name: int(pd.Timedelta(v.window) / MICROSECOND) for v in feature_views.VIEWS
         }
         self.sums: dict[str, Sums] = {}
+        self.states: dict[str, tuple] = {}
         self.store: OnlineStore | None = None
-        self.missed = 0
+        self.missed, self.said = 0, ""
 
     def refresh(self) -> None:
         """Read what is new; what was written anew is read as a whole."""
         try:
             self.store = self.store or OnlineStore(self.url)
             with self.store.engine.connect() as connection:
-                found = {
-                    view.name: self._view(view.name, self.store.table, connection)
-                    for view in feature_views.VIEWS
-                }
+                self._read(self.store, connection.execution_options(yield_per=ROWS))
         except sql.exc.SQLAlchemyError as error:
             self.missed += 1
             said = " ".join(str(error.__cause__ or error).split())[:300]
-            log.warning("the online feature store cannot be read (FEATURE_STORE_URL): %s", said)
+            self._warn(f"it cannot be read (FEATURE_STORE_URL): {said}")
             return
-        if not any(sums.count for sums in found.values()):
-            log.warning("the online feature store is empty: run the step `materialize`")
-        self.sums = found
+        filled = any(sums.entities for sums in self.sums.values())
+        self._warn("" if filled else "it is empty: run the step `materialize`")
 
-    def _view(self, name: str, table: sql.Table, connection: sql.Connection) -> Sums:
-        own, known = table.c, self.sums.get(name) or Sums()
-        about = sql.select(sql.func.count(), sql.func.sum(own.total)).where(own.view == name)
-        count, total = connection.execute(about).one()
+    def _warn(self, said: str) -> None:
+        """Say what is wrong, if it is something else than before."""
+        if said and said != self.said:
+            log.warning("the online feature store: %s", said)
+        self.said = said
 
-        def same() -> bool:
-            return known.count == count and math.isclose(known.total, float(total or 0))
-
+    def _read(self, store: OnlineStore, connection: sql.Connection) -> None:
+        own, states = store.table.c, connection.execute(sql.select(store.states)).all()
+        now = {name: (anew, last) for name, anew, last in states}
         rows = sql.select(own.entity, own.rows, own.total, own.available)
-        rows = rows.where(own.view == name).order_by(own.available)
-        if not same():
-            known.add(connection.execute(rows.where(own.available > known.last)))
-        if not same():
-            known = Sums()
-            known.add(connection.execute(rows))
-        return known
+        rows = rows.order_by(own.entity, own.available)
+        for name in self.windows:
+            sums, state = self.sums.get(name), now.get(name, (0.0, 0))
+            if sums is not None and state == self.states[name]:
+                continue
+            if sums is None or state[0] != self.states[name][0]:
+                sums = Sums()
+            sums.add(connection.execute(rows.where(own.view == name, own.available > sums.last)))
+            self.sums[name], self.states[name] = sums, state
 
     def needs(self) -> Kinds:
         """The columns that the views go by: words, unless a signature says otherwise, and the time."""
         by = dict.fromkeys((c for view in feature_views.VIEWS for c in view.by), "text")
         return Kinds(by | {self.time: "date"})
 
-    def values(self, row: dict[str, Any]) -> dict[str, float | None]:
-        """The views of a row of `needs`; None where nothing was known of the entity."""
-        moment = row[self.time]
-        if moment is None:
-            return dict.fromkeys(view.name for view in feature_views.VIEWS)
-        now, found = (moment - EPOCH) // MICROSECOND - self.lead, dict[str, float | None]()
-        for view in feature_views.VIEWS:
-            entity = tuple([MISSING if row[c] is None else row[c] for c in view.by])
-            sums = self.sums.get(view.name)
-            before = now - self.windows[view.name]
-            found[view.name] = sums.mean(entity, before, now) if sums else None
-        return found
+    def filler(self, columns: list[str]) -> Filler:
+        """A function that puts the features of rows with these columns where they are UNSET.
+
+        It returns the rows, and of each what it has put there: None where nothing was known.
+        """
+        time, place = columns.index(self.time), {column: k for k, column in enumerate(columns)}
+        views = [
+            (
+                place[v.name],
+                v.name,
+                operator.itemgetter(*map(place.get, v.by)),
+                self.windows[v.name],
+            )
+            for v in feature_views.VIEWS
+            if v.name in place
+        ]
+
+        def fill(rows: list[tuple]) -> tuple[list, list[dict[str, float | None]]]:
+            filled, found = list(map(list, rows)), [dict[str, float | None]() for _ in rows]
+            moments = [row[time] for row in rows]
+            now = [m and (m - EPOCH) // MICROSECOND - self.lead for m in moments]
+            for at, name, entity, window in views:
+                sums = self.sums.get(name) or Sums()
+                for row, values, known, moment in zip(rows, filled, found, now, strict=True):
+                    if row[at] is msgspec.UNSET:
+                        known[name] = values[at] = sums.mean(entity(row), moment, window)
+            return filled, found
+
+        return fill

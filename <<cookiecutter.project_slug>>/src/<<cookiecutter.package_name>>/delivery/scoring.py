@@ -9,6 +9,7 @@ import json
 import logging
 import tempfile
 import threading
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from mlflow.entities.model_registry import ModelVersion
 
 from ..errors import UserError
 from ..evaluate import predict
-from ..features import canonical
+from ..features import Kinds, canonical
 from ..params import Params
 from ..registry import Loaded, load_model
 
+TYPES = {"number": "float64", "date": "datetime64[us]", "empty": "float64"}
 INLINE = 200  # rows that the fast way scores on the event loop; more go to a thread
 
 log = logging.getLogger(__name__)
@@ -73,16 +75,19 @@ def _fast(loaded: Loaded, example: pd.DataFrame) -> tuple[Any, str]:
         return None, "there is no fast.py"
     try:
         return fast.checked(loaded.model, example), "the default form"
-    except (
-        Exception
-    ) as error:  # it reads what is private in scikit-learn: any release may change it
+    except Exception as error:  # it reads what is private in scikit-learn, and may change
         return None, f"{error}"
 
 
-def frame(rows: list[tuple], loaded: Loaded) -> pd.DataFrame:
-    """The rows (n, columns of the signature) as the model takes them."""
-    given = pd.DataFrame(rows, columns=list(loaded.kinds)).convert_dtypes()
-    return canonical(given, loaded.kinds)
+def frame(rows: list[tuple], kinds: Kinds) -> pd.DataFrame:
+    """The rows (n, columns of these kinds) in canonical form."""
+    columns = zip(kinds.items(), zip(*rows, strict=True), strict=True)
+    return pd.DataFrame(
+        {
+            name: pd.array(list(values), "str") if kind == "text" else np.array(values, TYPES[kind])
+            for (name, kind), values in columns
+        }
+    )
 
 
 class Gather:
@@ -92,7 +97,7 @@ class Gather:
         self.loaded = loaded
         self.waiting: list[tuple[list[tuple], Future]] = []
         self.some = threading.Condition()
-        self.busy = 1  # requests in the last call
+        self.busy, self.took = 1, 0.0  # requests in the last call, and its seconds
         threading.Thread(target=self._run, daemon=True).start()
 
     def submit(self, rows: list[tuple]) -> Future:
@@ -111,10 +116,11 @@ class Gather:
             with self.some:
                 self.some.wait_for(lambda: self.waiting)
                 if self.busy > 1:  # others will be here in a moment; one client would wait in vain
-                    self.some.wait_for(lambda: len(self.waiting) >= self.busy, timeout=0.001)
+                    self.some.wait_for(lambda: len(self.waiting) >= self.busy, self.took / 4)
                 taken, self.waiting = self.waiting, []
-            self.busy = len(taken)
+            start = time.perf_counter()
             self._answer(taken)
+            self.busy, self.took = len(taken), time.perf_counter() - start
             if any(not rows for rows, _ in taken):
                 return
 
@@ -134,4 +140,5 @@ class Gather:
             start += len(rows)
 
     def _score(self, rows: list[tuple]) -> np.ndarray:
-        return predict(self.loaded.model, frame(rows, self.loaded)) if rows else np.empty(0)
+        given = frame(rows, self.loaded.kinds) if rows else None
+        return np.empty(0) if given is None else predict(self.loaded.model, given)

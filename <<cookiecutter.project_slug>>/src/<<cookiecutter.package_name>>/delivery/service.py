@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class Service:
         self.token = os.environ.get("SERVICE_TOKEN", "")
         self.loaded = {str(served.version): served}
         self.refused: dict[str, str] = {}  # version -> why it may not serve
+        self.lost: str | None = None  # why it does not follow the registry
         self.shadow: Shadow | None = None
         self.served, self.process, self.numbers = served, uuid.uuid4().hex, itertools.count()
         self.api = self._api(name)
@@ -87,8 +88,9 @@ class Service:
         canary = None if canary is self.served else canary
         columns = self._columns([served for served in (self.served, canary, shadow) if served])
         order = list(columns)
-        self.looked_up = {c: order.index(c) for c in self.views if c in columns}
-        self.schema = Schema(columns, self.limits.rows, tuple(self.looked_up))
+        self.looked_up = tuple(c for c in self.views if c in columns)
+        self.fill = self.online.filler(order) if self.online and self.looked_up else None
+        self.schema = Schema(columns, self.limits.rows, self.looked_up)
         self.columns, self.main = columns, self._arm(self.served, columns)
         self.canary = canary and self._arm(canary, columns)
         own = [k for k, c in enumerate(order) if c not in self.views]
@@ -101,9 +103,8 @@ class Service:
         self.metrics.version.set(self.served.version)
         self.metrics.share.set(wanted.share if canary else 0)
         self.api.openapi_schema = None
-        gc.unfreeze()
         gc.collect()
-        gc.freeze()  # the trees need not be looked at again in every collection
+        gc.freeze()  # so that no collection, this one neither, looks at all modules and trees again
 
     def _columns(self, those: list[Served]) -> Kinds:
         """What a row may hold: the main version's inputs, and what the feature views need."""
@@ -171,7 +172,9 @@ class Service:
             body, more = body + message.get("body", b""), message.get("more_body", False)
             if len(body) > self.limits.body:
                 raise RefusedError(413, f"a request has at most {self.limits.body} bytes")
-        shadow, (rows, looked_up) = self.shadow, self._look_up(self.schema.rows(body))
+        shadow, rows, looked_up = self.shadow, self.schema.rows(body), None
+        if self.fill is not None:
+            rows, looked_up = self.fill(rows)
         try:
             scored = await self._score(rows)
         except (UserError, ValueError) as error:  # numbers, say, that are too large for the model
@@ -194,32 +197,17 @@ class Service:
         """A name for a request: random in the process, then counted, for that is quicker."""
         return f"{self.process}-{next(self.numbers)}"
 
-    def _look_up(self, rows: list[tuple]) -> tuple[list[tuple], list[dict] | None]:
-        """The rows with the features of the online store in place of UNSET, and what those are."""
-        if self.online is None or not any(msgspec.UNSET in row for row in rows):
-            return rows, None
-        filled, found = [], []
-        for row in rows:
-            missing = {c: k for c, k in self.looked_up.items() if row[k] is msgspec.UNSET}
-            known = self.online.values(dict(zip(self.columns, row, strict=True)))
-            values = list(row)
-            for column, place in missing.items():
-                values[place] = known[column]
-            filled.append(tuple(values))
-            found.append({column: known[column] for column in missing})
-        return filled, found
-
     async def _score(self, rows: list[tuple]) -> list[tuple[int, int, Any]]:
         """Of each row its number, a version and its prediction; the last one of a row is its answer.
 
         A canary that fails is answered for by the main version; its own prediction is None.
         """
         main, canary, scored = self.main, self.canary, list[tuple[int, int, Any]]()
-        left = list(range(len(rows)))
+        left: Sequence[int] = range(len(rows))
         if canary is not None and (taken := [k for k in left if self.split(rows[k])]):
             try:
                 found = await canary.score([rows[k] for k in taken])
-                left = [k for k in left if k not in set(taken)]
+                left = sorted({*left} - {*taken})
             except Exception as error:
                 log.error("version %d failed: %s", canary.version, sentence(error) or repr(error))
                 self.metrics.failed.inc()
@@ -240,10 +228,10 @@ class Service:
 
         @api.get("/health")
         def health() -> dict[str, Any]:
-            """The process lives; how it scores, and which versions it refused."""
-            fast = self.served.fast is not None
-            scoring = {"fast": fast, "why": self.served.why}
-            return {"status": "ok", "scoring": scoring, "refused": self.refused}
+            """The process lives; how it scores, why it follows no registry, what it refused."""
+            scoring = {"fast": self.served.fast is not None, "why": self.served.why}
+            said = {"scoring": scoring, "registry": self.lost, "refused": self.refused}
+            return {"status": "ok", **said}
 
         @api.get("/ready")
         def ready() -> dict[str, Any]:
@@ -288,6 +276,8 @@ def _may(headers: list[tuple[bytes, bytes]], token: str) -> bool:
 
 
 def run(env: str, port: int) -> None:
+    gc.freeze()
+    sys.setswitchinterval(0.001)  # threads that carry the log or ask the registry make none wait
     params, limits = load(), settings.load()
     settings.before(env, limits)
     client, name = tracking.connect(), params.register_.name
@@ -317,7 +307,7 @@ def run(env: str, port: int) -> None:
                 limits.service.follow,
             )
         )
-        await server.serve(sockets=[listen(port, host)])
+        await server.serve(sockets=listen(port, host))
         for task in (following, attending):
             if task is not None:
                 task.cancel()

@@ -3,7 +3,6 @@
 The prediction log is read within bounds: `monitor.days`, and the newest `monitor.rows` of a version.
 """
 
-import logging
 import math
 from typing import Any, NamedTuple
 
@@ -23,7 +22,6 @@ from . import live, live_drift, predictions, settings, targets
 from .journal import Table
 
 DAY = 24 * 60 * 60  # seconds
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it says a line a request
 VERSIONS = 6  # the newest ones that are looked at
 
 
