@@ -34,10 +34,10 @@ check: lint ## the quick tests: about a minute
 	@$(BIN)/pytest -n $(WORKERS) -m "not slow" tests/test_generation.py tests/test_repository.py
 
 test: lint ## the tests
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not nightly"
+	@$(BIN)/pytest -n $(WORKERS) --dist loadscope -m "not nightly"
 
 test-all: lint ## the tests, and the long ones
-	@$(BIN)/pytest -n $(WORKERS) --dist loadgroup
+	@$(BIN)/pytest -n $(WORKERS) --dist loadscope
 
 bench: .venv/ready ## speed and memory, each beside its limit
 	@$(BIN)/python benchmarks/run.py

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 TEMPLATE = Path(__file__).parents[1]
 SOURCE = TEMPLATE / "<<cookiecutter.project_slug>>"
@@ -49,14 +50,23 @@ def pytest_configure(config: pytest.Config) -> None:
     TMP.mkdir(parents=True, exist_ok=True)
 
 
+class Stories(LoadScopeScheduling):
+    """A story goes to one worker, as a whole; other tests go one by one to whoever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if Path(file).stem in STORIES else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Stories:
+    return Stories(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no worker ends long after the other; a story is one worker's."""
+    """The longest first, so that no worker ends long after the other."""
     long = [*STORIES, "test_commands", "test_continuous_training", "test_project", "test_stores"]
     places = {f"{name}.py": place for place, name in enumerate(long)}
     items.sort(key=lambda item: places.get(item.path.name, len(long)))
-    for item in items:
-        if item.path.stem in STORIES:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -20,7 +20,7 @@ from ladder import LINE, make_template
 from test_stores import mlflow_server, postgres
 from test_workflows import Ran, Team
 
-pytestmark = pytest.mark.slow  # a story, test by test: one process runs them, in their order
+pytestmark = pytest.mark.slow
 CI, CD = ".github/workflows/ci.yml", ".github/workflows/cd.yml"
 TEMPLATE_WORKFLOW = ".github/workflows/template.yml"
 ENVIRONMENTS = ("dev", "staging", "production")

@@ -20,7 +20,7 @@ from conftest import CLEAN, free_port
 from test_stores import mlflow_server, postgres
 from test_workflows import Ran, Team
 
-pytestmark = pytest.mark.slow  # a story, test by test: one process runs them, in their order
+pytestmark = pytest.mark.slow
 MONITOR = ".github/workflows/monitor.yml"
 DISPATCHES = "/actions/workflows/continuous-training.yml/dispatches"
 # It keeps what it was called with, and what came with it; while there is a file `down` it fails.

@@ -22,7 +22,7 @@ import yaml
 from conftest import BIN, CLEAN, IDENTITY, generate, run
 from test_stores import mlflow_server, postgres
 
-pytestmark = pytest.mark.slow  # a story, test by test: one process runs them, in their order
+pytestmark = pytest.mark.slow
 ACTIONS = Path(__file__).parent / "actions"
 WORKFLOW = ".github/workflows/continuous-training.yml"
 STATE = {"data/raw.dvc", "dvc.lock", "schema.yaml"}
