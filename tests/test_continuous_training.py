@@ -48,9 +48,14 @@ def gate(project) -> dict:
 
 
 @pytest.mark.parametrize(
-    "task", ["classification", pytest.param("regression", marks=pytest.mark.nightly)]
+    ("task", "squash"),
+    [
+        ("classification", False),
+        pytest.param("classification", True, marks=pytest.mark.nightly),
+        pytest.param("regression", False, marks=pytest.mark.nightly),
+    ],
 )
-def test_the_champion_of_level_0_is_the_first_to_beat(task, make_project, batches):
+def test_the_champion_of_level_0_is_the_first_to_beat(task, squash, make_project, batches):
     """After the climb runs, models and aliases are there; a worse challenger is refused for it."""
     project = make_project(task=task)
     sample(project, batches)
@@ -85,7 +90,7 @@ def test_the_champion_of_level_0_is_the_first_to_beat(task, make_project, batche
     )
     assert gate(project)["decision"] == "promoted"  # the feature views see to that
     assert "nothing to do" in step(project, "retrain").stderr
-    if task == "classification":
+    if squash:
         reproduced_after_a_squash(project)
     assert "version 1 is the champion again" in step(project, "rollback").stderr
     assert "was rolled back" in step(project, "retrain", "--demand").stderr
@@ -133,6 +138,7 @@ client.log_metric(judged, "test_brier", client.get_run(judged).data.metrics["tes
     assert "is not the pipeline's" in hand.stderr
 
 
+@pytest.mark.nightly
 def test_a_conflict_in_dvc_lock(make_project, batches, tmp_path):
     """One branch has a new month, the other a new recipe; the paragraph of the README mends the merge."""
     project = make_project(maturity_level="1")
@@ -163,6 +169,7 @@ def test_a_conflict_in_dvc_lock(make_project, batches, tmp_path):
     assert "2013-05" in (project / "reports/validation.json").read_text()
 
 
+@pytest.mark.nightly
 def test_own_data_without_time_in_a_larger_repository(tmp_path, environment, batches):
     """CSV with semicolons, no time column, the project a folder of a repository."""
     run("git", "init", "-q", cwd=tmp_path)

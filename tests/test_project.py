@@ -5,13 +5,14 @@ from conftest import run_inside
 
 
 @pytest.mark.parametrize(
-    ("module", "level"),
+    ("module", "level", "which"),
     [
-        ("test_mistakes.py", "0"),
-        ("test_own_data.py", "0"),
-        ("test_store.py", "0"),
-        ("test_faults.py", "1"),
+        ("test_mistakes.py", "0", ""),
+        ("test_own_data.py", "0", ""),
+        ("test_store.py", "0", ""),
+        ("test_faults.py", "1", "not long"),
+        pytest.param("test_faults.py", "1", "long", marks=pytest.mark.nightly),
     ],
 )
-def test_inside(module, level, make_project):
-    run_inside(make_project(maturity_level=level), module)
+def test_inside(module, level, which, make_project):
+    run_inside(make_project(maturity_level=level), module, "-m", which)

@@ -303,6 +303,7 @@ def test_a_broken_month_is_quarantined_and_the_run_is_red(team):
     assert team.main() == before
 
 
+@pytest.mark.nightly
 def test_two_at_once_make_one_champion(team):
     team.arrives("2013-05")  # mended
     before, old = team.main(), team.champions()[0]

@@ -158,14 +158,17 @@ CLIENT = "mlflow.MlflowClient"
 # Where the process is killed: an attribute, the number of its call, before or after it.
 POINTS = [
     ("mlflow.sklearn.log_model", 1, "after"),  # the challenger's run is not finished
-    ("mlflow.sklearn.log_model", 2, "before"),  # nor is that of the model fitted on all rows
     (f"{CLIENT}.create_model_version", 1, "after"),  # no model card yet
+    (f"{CLIENT}.set_registered_model_alias", 3, "before"),  # champion
+]
+MORE = [
+    ("mlflow.sklearn.log_model", 2, "before"),  # nor is the run of the model fitted on all rows
     (f"{CLIENT}.log_dict", 1, "before"),  # in the decision
     (f"{CLIENT}.set_registered_model_alias", 1, "after"),  # challenger
     (f"{CLIENT}.set_registered_model_alias", 2, "after"),  # previous
-    (f"{CLIENT}.set_registered_model_alias", 3, "before"),  # champion
     (f"{CLIENT}.set_registered_model_alias", 3, "after"),
 ]
+POINTS += [pytest.param(*point, marks=pytest.mark.long) for point in MORE]
 
 
 def killed_at(path: str, number: int, when: str) -> int:
