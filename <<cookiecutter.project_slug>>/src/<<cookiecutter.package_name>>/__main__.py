@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import sys
+from typing import Any
 
 # Each step is the module of the same name, and its `run` takes these arguments.
 Steps = dict[str, tuple[str, dict[str, dict]]]
@@ -83,6 +84,15 @@ def parser(package: str, steps: Steps) -> argparse.ArgumentParser:
     return root
 
 
+def imported(step: str, package: str) -> Any:
+    """The module of a step. It is no garbage: to look for some meanwhile would take a quarter longer."""
+    gc.disable()
+    try:
+        return importlib.import_module(f".{step}", package)
+    finally:
+        gc.enable()
+
+
 def main(argv: list[str] | None = None, package: str = __package__, steps: Steps = STEPS) -> int:
     arguments = vars(parser(package, steps).parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -91,12 +101,7 @@ def main(argv: list[str] | None = None, package: str = __package__, steps: Steps
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     step, package = arguments.pop("step"), arguments.pop("package")
     try:
-        gc.disable()  # what is imported is no garbage: to look for some would take a quarter longer
-        try:
-            module = importlib.import_module(f".{step}", package)
-        finally:
-            gc.enable()
-        return module.run(**arguments) or 0
+        return imported(step, package).run(**arguments) or 0
     except KeyboardInterrupt:
         print(f"{step}: interrupted", file=sys.stderr)
         return 1

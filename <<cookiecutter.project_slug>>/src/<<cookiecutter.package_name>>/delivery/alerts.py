@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import httpx
 import sqlalchemy as sql
+from sqlalchemy.dialects import postgresql, sqlite
 
-from .journal import insert, make
+from .journal import make
 
 CHANNELS = ("webhook", "issue", "retrain")
 LEASE = 45 * 60  # seconds; longer than a run of the workflow takes from claim to confirmation
@@ -76,16 +77,17 @@ class Alerts:
     def update(self, conditions: Conditions) -> set[Key]:
         """Open what holds, close what does not; returns what this call opened."""
         new = set()
+        dialect = postgresql if self.engine.dialect.name == "postgresql" else sqlite
         for key, (holds, message) in conditions.items():
             if not holds:
                 continue
             message = " ".join(message.split())  # a segment's name may be anything
             row = {"environment": self.environment, "message": message, **key._asdict()}
-            first = insert(self.table, self.engine).values(row | self.anew)
+            insert = dialect.insert(self.table).values(row | self.anew).on_conflict_do_nothing()
             closed = self.table.update().where(self._at(key), self.own.closed.is_not(None))
             with self.engine.begin() as connection:
                 if (
-                    connection.execute(first).rowcount == 1
+                    connection.execute(insert).rowcount == 1
                     or connection.execute(closed.values(self.anew)).rowcount == 1
                 ):
                     new.add(key)

@@ -33,13 +33,13 @@ class Trees:
         self.inputs, self.loss = inputs, estimator._loss
         self.baseline = np.asarray(estimator._baseline_prediction, dtype=float).reshape(1, -1)
         trees = [(tree.nodes, k) for stage in estimator._predictors for k, tree in enumerate(stage)]
+        trees.sort(key=lambda tree: -int(tree[0]["depth"].max()))
         depths = np.array([int(nodes["depth"].max()) for nodes, _ in trees])
-        order = np.argsort(-depths)
-        self.active = [int((depths > level).sum()) for level in range(depths.max())]
-        self.outputs = np.eye(len(estimator._predictors[0]))[[trees[k][1] for k in order]]
-        sizes = np.array([len(trees[k][0]) for k in order])
+        self.active = [int((depths > level).sum()) for level in range(depths[0])]
+        self.outputs = np.eye(len(estimator._predictors[0]))[[output for _, output in trees]]
+        sizes = np.array([len(nodes) for nodes, _ in trees])
         self.roots = np.cumsum(sizes) - sizes
-        nodes = np.concatenate([trees[k][0] for k in order])
+        nodes = np.concatenate([nodes for nodes, _ in trees])
         if nodes["is_categorical"].any():
             raise ValueError("it splits by categories")
         offset, place = np.repeat(self.roots, sizes), np.arange(len(nodes))

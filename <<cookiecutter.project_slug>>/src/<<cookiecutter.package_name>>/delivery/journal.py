@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sql
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ..continuous_training.feature_store import database
 
@@ -35,12 +34,6 @@ def make(table: sql.Table, engine: sql.Engine) -> None:
         table.metadata.create_all(engine)
     except sql.exc.DBAPIError:  # another one has made it meanwhile
         table.metadata.create_all(engine)
-
-
-def insert(table: sql.Table, engine: sql.Engine) -> Any:
-    """An INSERT that leaves what is there already as it is."""
-    dialect = postgresql if engine.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()
 
 
 class Table:
@@ -76,9 +69,9 @@ class Table:
         Many in a statement: a thread that works on each would keep the requests from theirs.
         """
         self.make()
-        sqlite = self.engine.dialect.name == "sqlite"
+        mark = "?" if self.engine.dialect.name == "sqlite" else "%s"
         names = ", ".join(f'"{column.name}"' for column in self.table.c)
-        one = f"({', '.join(['?' if sqlite else '%s'] * len(self.table.c))})"
+        one = f"({', '.join([mark] * len(self.table.c))})"
         with self.engine.begin() as connection:
             for start in range(0, len(rows), PART):
                 part = rows[start : start + PART]

@@ -39,7 +39,7 @@ class Sums:
     """A view's rows by entity: rows and total so far, and when available (microseconds)."""
 
     def __init__(self) -> None:
-        self.last = 0
+        self.last, self.state = 0, (0.0, 0)  # its newest row; the state in which it was read
         self.entities: dict[Any, tuple[array, array, array]] = {}
 
     def add(self, found: Iterable) -> None:
@@ -80,7 +80,6 @@ class Online:
             v.name: int(pd.Timedelta(v.window) / MICROSECOND) for v in feature_views.VIEWS
         }
         self.sums: dict[str, Sums] = {}
-        self.states: dict[str, tuple] = {}
         self.store: OnlineStore | None = None
         self.missed, self.said = 0, ""
 
@@ -111,12 +110,12 @@ class Online:
         rows = rows.order_by(own.entity, own.available)
         for name in self.windows:
             sums, state = self.sums.get(name), now.get(name, (0.0, 0))
-            if sums is not None and state == self.states[name]:
+            if sums is not None and state == sums.state:
                 continue
-            if sums is None or state[0] != self.states[name][0]:
+            if sums is None or state[0] != sums.state[0]:
                 sums = Sums()
             sums.add(connection.execute(rows.where(own.view == name, own.available > sums.last)))
-            self.sums[name], self.states[name] = sums, state
+            self.sums[name], sums.state = sums, state
 
     def needs(self) -> Kinds:
         """The columns that the views go by: words, unless a signature says otherwise, and the time."""

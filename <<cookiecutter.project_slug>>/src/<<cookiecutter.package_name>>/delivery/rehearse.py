@@ -34,14 +34,14 @@ from .checks import request
 
 HISTORY, ROWS, LATER = 2500, 8000, 4000  # of each batch at first; of the one that arrives; after it
 SHARE = 0.3  # of the rows concerned, whose label the changed world turns
-WHO = [
+WHO = (
     "-c",
     "user.name=rehearsal",
     "-c",
     "user.email=rehearsal@example.com",
     "-c",
     "core.hooksPath=",
-]
+)
 MODULE = f"{__package__.partition('.')[0]}/features.py"
 MISTAKE = """
 

@@ -140,5 +140,6 @@ class Gather:
             start += len(rows)
 
     def _score(self, rows: list[tuple]) -> np.ndarray:
-        given = frame(rows, self.loaded.kinds) if rows else None
-        return np.empty(0) if given is None else predict(self.loaded.model, given)
+        if not rows:
+            return np.empty(0)
+        return predict(self.loaded.model, frame(rows, self.loaded.kinds))

@@ -6,7 +6,6 @@ is imported here, once: so a new process of it answers in half the time.
 """
 
 import gc
-import importlib
 import logging
 import multiprocessing
 import os
@@ -15,6 +14,7 @@ import sys
 import time
 from typing import Any
 
+from ..__main__ import imported
 from ..__main__ import main as step
 
 PARENT = "SERVICE_PARENT"  # the variable that tells a service who looks after it
@@ -32,15 +32,18 @@ def serve(arguments: list[str]) -> None:
     sys.exit(step(["service", *arguments]))
 
 
+def start(arguments: list[str]) -> Any:
+    child = PROCESSES.Process(target=serve, args=(arguments,))
+    child.start()
+    return child
+
+
 def main(arguments: list[str]) -> int:
     stopped, first, again = False, True, -1
     os.environ |= {PARENT: str(os.getpid()), "MLFLOW_DISABLE_TELEMETRY": "true"}
-    gc.disable()  # while there is no garbage
-    importlib.import_module(".service", __package__)
+    imported("service", __package__)
     gc.freeze()
-    gc.enable()
-    child = PROCESSES.Process(target=serve, args=(arguments,))
-    child.start()
+    child = start(arguments)
 
     def stop(*_: object) -> None:
         nonlocal stopped
@@ -50,9 +53,9 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     while True:
-        start = time.monotonic()
+        begin = time.monotonic()
         child.join()
-        lived, code = time.monotonic() - start, child.exitcode or 0
+        lived, code = time.monotonic() - begin, child.exitcode or 0
         if stopped or (first and lived < YOUNG and code > 0):
             return code
         again = again + 1 if lived < YOUNG else 0
@@ -61,8 +64,7 @@ def main(arguments: list[str]) -> int:
         time.sleep(pause)
         if stopped:
             return code
-        child, first = PROCESSES.Process(target=serve, args=(arguments,)), False
-        child.start()
+        child, first = start(arguments), False
 
 
 if __name__ == "__main__":
