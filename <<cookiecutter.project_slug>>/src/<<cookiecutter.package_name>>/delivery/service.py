@@ -276,7 +276,6 @@ def _may(headers: list[tuple[bytes, bytes]], token: str) -> bool:
 
 
 def run(env: str, port: int) -> None:
-    gc.freeze()
     sys.setswitchinterval(0.001)  # threads that carry the log or ask the registry make none wait
     params, limits = load(), settings.load()
     settings.before(env, limits)

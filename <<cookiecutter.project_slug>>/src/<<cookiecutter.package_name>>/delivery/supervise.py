@@ -5,7 +5,6 @@ step `service` with these arguments; for a container Kubernetes does the same. A
 is imported here, once: so a new process of it answers in half the time.
 """
 
-import gc
 import logging
 import multiprocessing
 import os
@@ -42,7 +41,6 @@ def main(arguments: list[str]) -> int:
     stopped, first, again = False, True, -1
     os.environ |= {PARENT: str(os.getpid()), "MLFLOW_DISABLE_TELEMETRY": "true"}
     imported("service", __package__)
-    gc.freeze()
     child = start(arguments)
 
     def stop(*_: object) -> None:
