@@ -147,5 +147,5 @@ class Tidy(TransformerMixin, BaseEstimator):
 
     def _derived(self, X: pd.DataFrame) -> pd.DataFrame:
         frame = derive(canonical(X, Kinds(self.kinds)), self.time)
-        text = [c for c in frame if frame[c].dtype != np.float64]
+        text = [c for c, its in frame.dtypes.items() if its != np.float64]
         return frame.assign(**{c: frame[c].fillna(MISSING).astype(object) for c in text})

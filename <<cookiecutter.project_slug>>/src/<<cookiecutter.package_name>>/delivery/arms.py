@@ -9,7 +9,7 @@ import operator
 import queue
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import mlflow
@@ -92,11 +92,13 @@ class Arm:
             return rows
         return [tuple([row[place] for place in self.places]) for row in rows]
 
-    async def score(self, rows: list[tuple]) -> list:
-        """The prediction of each row."""
-        found = await self.served.score(self.rows(rows))
-        self.count.inc(len(rows))
-        return found.tolist()
+    async def answers(self, chosen: Sequence[int], rows: list[tuple]) -> list[tuple[int, int, Any]]:
+        """Of each row that is chosen its number, the version and the prediction."""
+        if not chosen:
+            return []
+        found = await self.served.score(self.rows([rows[k] for k in chosen]))
+        self.count.inc(len(chosen))
+        return [(k, self.version, its) for k, its in zip(chosen, found.tolist(), strict=True)]
 
 
 class Split:

@@ -45,12 +45,14 @@ class Trees:
         offset, place = np.repeat(self.roots, sizes), np.arange(len(nodes))
         leaf = nodes["is_leaf"].astype(bool)
         children = [np.where(leaf, place, nodes[side] + offset) for side in ("left", "right")]
-        self.children = np.column_stack(children).ravel()
+        # Nodes are counted by two, so that a node's children are at its own number and the next.
+        self.roots, self.children = 2 * self.roots, 2 * np.column_stack(children).ravel()
         # A row is given twice: missing values as +inf, then as -inf. A node looks where its own rule
         # for missing ones comes out right.
-        self.column = nodes["feature_idx"] + inputs * nodes["missing_go_to_left"].astype(int)
-        self.threshold = np.minimum(nodes["num_threshold"], np.finfo(float).max)
-        self.value = nodes["value"].copy()
+        column = nodes["feature_idx"] + inputs * nodes["missing_go_to_left"].astype(int)
+        self.column = column.repeat(2)
+        self.threshold = np.minimum(nodes["num_threshold"], np.finfo(float).max).repeat(2)
+        self.value = nodes["value"].repeat(2)
 
     def raw(self, rows: np.ndarray) -> np.ndarray:
         """What the loss makes predictions of (n, outputs), for inputs (n, inputs)."""
@@ -62,11 +64,12 @@ class Trees:
         start = np.tile(np.arange(count) * 2 * self.inputs, len(self.roots)) if count > 1 else None
         for active in self.active:  # trees that are so deep
             here = node[: active * count]
-            place = self.column[here]
+            place = self.column.take(here, mode="clip")  # that is: without a look at the bounds
             if start is not None:
                 place += start[: len(here)]
-            node[: len(here)] = self.children[2 * here + (twice[place] > self.threshold[here])]
-        return self.value[node].reshape(-1, count).T @ self.outputs + self.baseline
+            here += twice.take(place, mode="clip") > self.threshold.take(here, mode="clip")
+            here[:] = self.children.take(here, mode="clip")
+        return self.value.take(node).reshape(-1, count).T @ self.outputs + self.baseline
 
 
 class Inputs:

@@ -144,10 +144,10 @@ class Online:
             moments = [row[time] for row in rows]
             now = [m and (m - EPOCH) // MICROSECOND - self.lead for m in moments]
             for at, name, entity, window in views:
-                sums = self.sums.get(name) or Sums()
+                mean = (self.sums.get(name) or Sums()).mean
                 for row, values, known, moment in zip(rows, filled, found, now, strict=True):
                     if row[at] is msgspec.UNSET:
-                        known[name] = values[at] = sums.mean(entity(row), moment, window)
+                        known[name] = values[at] = mean(entity(row), moment, window)
             return filled, found
 
         return fill

@@ -244,12 +244,11 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
         copy.tool("pytest", "-q", "-p", "no:cacheprovider", "tests/test_features.py")
         found.append("green")
     with told("continuous training: pipeline, first champion") as found:
-        copy.step("pipeline")
-        copy.commit("chore: state of the pipeline")
         copy.step("retrain")
         copy.step("materialize")
         gate = copy.report("gate.json")
         found.append(f"{gate['decision']} version {gate['challenger']['version']}")
+        copy.commit("chore: state of the pipeline")
     for name in names:
         with told(f"pipeline CD: {name}") as found:
             copy.step("deploy", "--env", name)

@@ -94,7 +94,7 @@ class Schema:
                 wrong = error.errors(include_url=False, include_input=False, include_context=False)
                 detail = [{**e, "loc": ["body", *e["loc"]]} for e in wrong[:WRONG]]
                 raise RefusedError(422, detail) from None
-        if self.dates:
+        if any(row[k] and row[k].tzinfo for k in self.dates for row in found):
             return [self._without_zone(number, row) for number, row in enumerate(found)]
         return found
 
@@ -123,8 +123,6 @@ class Schema:
 
     def _without_zone(self, number: int, row: tuple) -> tuple:
         """Dates with a zone become UTC, as in training; RefusedError if there is no such year."""
-        if all(row[k] is None or row[k].tzinfo is None for k in self.dates):
-            return row
         values = list(row)
         for k in self.dates:
             if values[k] is not None and values[k].tzinfo is not None:

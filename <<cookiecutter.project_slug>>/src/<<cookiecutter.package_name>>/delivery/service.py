@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class Service:
         self.fill = self.online.filler(order) if self.online and self.looked_up else None
         self.schema = Schema(columns, self.limits.rows, self.looked_up)
         self.columns, self.main = columns, self._arm(self.served, columns)
-        self.canary = canary and self._arm(canary, columns)
+        self.canary = self._arm(canary, columns) if canary else None
         own = [k for k, c in enumerate(order) if c not in self.views]
         place = order.index(self.id) if self.id else None
         self.split = Split(canary.version if canary else 0, wanted.share, own, place)
@@ -202,21 +202,20 @@ class Service:
 
         A canary that fails is answered for by the main version; its own prediction is None.
         """
-        main, canary, scored = self.main, self.canary, list[tuple[int, int, Any]]()
-        left: Sequence[int] = range(len(rows))
-        if canary is not None and (taken := [k for k in left if self.split(rows[k])]):
-            try:
-                found = await canary.score([rows[k] for k in taken])
-                left = sorted({*left} - {*taken})
-            except Exception as error:
-                log.error("version %d failed: %s", canary.version, sentence(error) or repr(error))
-                self.metrics.failed.inc()
-                found = [None] * len(taken)
-            scored = [(k, canary.version, answer) for k, answer in zip(taken, found, strict=True)]
-        if left:
-            found = await main.score([rows[k] for k in left])
-            scored += [(k, main.version, answer) for k, answer in zip(left, found, strict=True)]
-        return scored
+        main, canary, every = self.main, self.canary, range(len(rows))
+        taken = [] if canary is None else [k for k in every if self.split(rows[k])]
+        if canary is None or not taken:
+            return await main.answers(every, rows)
+        left = sorted({*every} - {*taken})
+        both = [canary.answers(taken, rows), main.answers(left, rows)]
+        its, found = await asyncio.gather(*both, return_exceptions=True)
+        if isinstance(its, BaseException):
+            log.error("version %d failed: %s", canary.version, sentence(its) or repr(its))
+            self.metrics.failed.inc()
+            its = [(k, canary.version, None) for k in taken] + await main.answers(taken, rows)
+        if isinstance(found, BaseException):
+            raise found
+        return its + found
 
     def _api(self, name: str) -> FastAPI:
         api = FastAPI(title=name, description=str(about))
