@@ -139,7 +139,7 @@ def test_it_follows_the_registry_and_refuses_what_cannot_serve(numbered):
         return found
 
     async def watch() -> None:
-        following = asyncio.create_task(service.follow(running, find, numbered, 0.01))
+        following = asyncio.create_task(service.Following(running, find, numbered, 0.01).go_on())
         while running.served.version != 77:
             await asyncio.sleep(0.01)
         following.cancel()
@@ -160,7 +160,7 @@ def test_a_version_whose_files_were_away_serves_later(numbered):
 
     async def watch() -> None:
         find = lambda: arms.Routes("2")  # noqa: E731
-        following = asyncio.create_task(service.follow(running, find, serve, 0.01))
+        following = asyncio.create_task(service.Following(running, find, serve, 0.01).go_on())
         while running.served.version != 2:
             await asyncio.sleep(0.01)
         following.cancel()

@@ -142,15 +142,18 @@ def test_a_version_or_release_that_is_not_there_changes_nothing(released, params
     assert targets.ready(url()) | {"parent": 0} == before | {"parent": 0}
 
 
-def test_a_service_that_is_killed_is_started_again(released):
-    before = targets.ready(url())
+def test_a_service_that_is_killed_is_started_again(released, params):
+    """With a shadow from its first answer on, for that is what the registry says."""
+    before, client = targets.ready(url()), tracking.connect()
+    deploy.arms.set_shadow(client, params.register_.name, "dev", "1")
     (service,) = psutil.Process(before["parent"]).children()
     service.kill()
     service.wait()
     until = time.monotonic() + 60
     while not (now := targets.ready(url())) and time.monotonic() < until:
         time.sleep(0.1)
-    assert now == before
+    assert now == before | {"shadow": 1}
+    deploy.arms.set_shadow(client, params.register_.name, "dev", None)
 
 
 def test_a_canary_takes_over_or_goes_back(released, params, X, capsys):

@@ -27,57 +27,73 @@ LATER = 60  # seconds after which no request is left that began with a version o
 log = logging.getLogger(__name__)
 
 
-async def follow(
-    service: "Service",
-    find: Callable[[], Routes],
-    serve: Callable[[str], Served],
-    seconds: float,
-) -> None:
-    """Answer with the versions that the registry names, and refuse what may not serve.
+class Following:
+    """Lets a service answer with the versions that the registry names; refuses what may not serve.
 
     That is tried again, ever more seldom: its files may only have been away.
     """
-    again: dict[str, float] = {}  # of what was refused: when it is tried again
-    pauses: dict[str, float] = {}
-    reading: asyncio.Future | None = None
-    while True:
-        await asyncio.sleep(seconds)
-        if service.online and service.looked_up and (reading is None or reading.done()):
-            reading = apart(service.online.refresh)
+
+    def __init__(
+        self,
+        service: "Service",
+        find: Callable[[], Routes],
+        serve: Callable[[str], Served],
+        seconds: float,
+    ) -> None:
+        self.service, self.find, self.serve, self.seconds = service, find, serve, seconds
+        self.again: dict[str, float] = {}  # of what was refused: when it is tried again
+        self.pauses: dict[str, float] = {}
+        self.reading: asyncio.Future | None = None
+
+    async def go_on(self) -> None:
+        while True:
+            await asyncio.sleep(self.seconds)
+            if self.reading is None or self.reading.done():
+                self.reading = apart(self.service.refresh)
+            await self.look()
+
+    async def look(self) -> None:
+        """Follow the registry once."""
+        service = self.service
         try:
-            wanted = await apart(find)
+            wanted = await apart(self.find)
         except Exception as error:  # the registry is away: keep answering
             if service.lost is None:
                 log.warning("the registry cannot be followed: %s", sentence(error) or error)
             service.lost = sentence(error) or repr(error)
-            continue
+            return
         service.lost = None
         changed = wanted != service.routes
         for number in {*wanted.versions()} - service.loaded.keys():
-            if again.get(number, 0) > time.monotonic():
-                continue
-            try:
-                served = await apart(functools.partial(serve, number))
-                if number != wanted.main:
-                    fits(served.kinds, service.served.kinds, service.views)
-            except Exception as error:
-                pauses[number] = min(2 * pauses.get(number, seconds), AGAIN)
-                again[number] = time.monotonic() + pauses[number]
-                if number not in service.refused:
-                    service.metrics.refused.inc()
-                service.refused[number] = sentence(error) or f"{type(error).__name__}: {error}"
-                log.error("version %s may not serve: %s", number, service.refused[number])
-            else:
-                service.loaded[number], changed = served, True
-                service.refused.pop(number, None)
+            if self.again.get(number, 0) <= time.monotonic():
+                changed |= await self._load(number, wanted.main)
         if not changed:
-            continue
+            return
         service.arrange(wanted)
         ready = service.served.version, service.canary and service.canary.version, wanted.share
         log.info("version %s answers; canary %s, of a share of %g %%", *ready)
         used = {str(service.served.version), *wanted.versions()}
         for number in service.loaded.keys() - used:
             asyncio.get_running_loop().call_later(LATER, service.loaded.pop(number).gather.close)
+
+    async def _load(self, number: str, main: str | None) -> bool:
+        """Whether this version may serve: then it is loaded."""
+        service = self.service
+        try:
+            served = await apart(functools.partial(self.serve, number))
+            if number != main:
+                fits(served.kinds, service.served.kinds, service.views)
+        except Exception as error:
+            self.pauses[number] = min(2 * self.pauses.get(number, self.seconds), AGAIN)
+            self.again[number] = time.monotonic() + self.pauses[number]
+            if number not in service.refused:
+                service.metrics.refused.inc()
+            service.refused[number] = sentence(error) or f"{type(error).__name__}: {error}"
+            log.error("version %s may not serve: %s", number, service.refused[number])
+            return False
+        service.loaded[number] = served
+        service.refused.pop(number, None)
+        return True
 
 
 def apart(function: Callable[[], Any]) -> asyncio.Future:

@@ -33,7 +33,7 @@ from ..params import ROOT, Data, load
 from ..registry import require_version
 from . import settings
 from .arms import Arm, Routes, Shadow, Split, routes
-from .following import attend, follow
+from .following import Following, attend
 from .journal import Journal, Table
 from .listening import Server, listen
 from .metrics import Metrics
@@ -105,6 +105,11 @@ class Service:
         self.api.openapi_schema = None
         gc.collect()
         gc.freeze()  # so that no collection, this one neither, looks at all modules and trees again
+
+    def refresh(self) -> None:
+        """Read what is new in the online feature store."""
+        if self.online and self.looked_up:
+            self.online.refresh()
 
     def _columns(self, those: list[Served]) -> Kinds:
         """What a row may hold: the main version's inputs, and what the feature views need."""
@@ -286,8 +291,7 @@ def run(env: str, port: int) -> None:
     else:
         log.warning("predictions are not logged: PREDICTION_LOG_URL names no database")
     service = Service(served, limits.service, name, journal, params.data)
-    if service.online and service.looked_up:
-        service.online.refresh()
+    service.refresh()
     host = os.environ.get("SERVICE_HOST", "127.0.0.1")
     log.info("%s version %d: http://%s:%d", name, service.served.version, host, port)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -295,22 +299,22 @@ def run(env: str, port: int) -> None:
     async def serve() -> None:
         options: dict[str, Any] = {"log_level": "warning", "lifespan": "off"}
         server = Server(uvicorn.Config(service, timeout_graceful_shutdown=END, **options))
-        parent = os.environ.get(PARENT)
-        attending = asyncio.create_task(attend(int(parent))) if parent else None
-        following = asyncio.create_task(
-            follow(
-                service,
-                lambda: routes(client, name, env),
-                lambda number: Served(require_version(client, name, number), params),
-                limits.service.follow,
-            )
+        following = Following(
+            service,
+            lambda: routes(client, name, env),
+            lambda number: Served(require_version(client, name, number), params),
+            limits.service.follow,
         )
+        await following.look()  # a canary answers from the first request on
+        tasks = [asyncio.create_task(following.go_on())]
+        if parent := os.environ.get(PARENT):
+            tasks.append(asyncio.create_task(attend(int(parent))))
+        # uvicorn ends on this, and then raises it again.
+        signal.signal(signal.SIGTERM, lambda *_: None)
         await server.serve(sockets=listen(port, host))
-        for task in (following, attending):
-            if task is not None:
-                task.cancel()
+        for task in tasks:
+            task.cancel()
 
-    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn ends on it, and then raises it again
     try:
         run_loop(serve())
     finally:
