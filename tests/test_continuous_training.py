@@ -50,8 +50,7 @@ def gate(project) -> dict:
 @pytest.mark.parametrize(
     ("task", "squash"),
     [
-        ("classification", False),
-        pytest.param("classification", True, marks=pytest.mark.nightly),
+        ("classification", True),
         pytest.param("regression", False, marks=pytest.mark.nightly),
     ],
 )
@@ -138,7 +137,6 @@ client.log_metric(judged, "test_brier", client.get_run(judged).data.metrics["tes
     assert "is not the pipeline's" in hand.stderr
 
 
-@pytest.mark.nightly
 def test_a_conflict_in_dvc_lock(make_project, batches, tmp_path):
     """One branch has a new month, the other a new recipe; the paragraph of the README mends the merge."""
     project = make_project(maturity_level="1")
@@ -169,7 +167,6 @@ def test_a_conflict_in_dvc_lock(make_project, batches, tmp_path):
     assert "2013-05" in (project / "reports/validation.json").read_text()
 
 
-@pytest.mark.nightly
 def test_own_data_without_time_in_a_larger_repository(tmp_path, environment, batches):
     """CSV with semicolons, no time column, the project a folder of a repository."""
     run("git", "init", "-q", cwd=tmp_path)

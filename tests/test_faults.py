@@ -422,7 +422,6 @@ def test_a_deployment_killed_in_the_middle(moment, site, unfailing):
     assert site.alone()
 
 
-@pytest.mark.nightly
 def test_deployments_at_once(site, unfailing):
     """One waits for another one of its environment; those of two share what they make."""
     shutil.rmtree(site.home / "environments")

@@ -147,7 +147,6 @@ def mlflow_server(folder: Path, environment: Path, database: str, port: int = 0)
         server.wait(30)
 
 
-@pytest.mark.nightly  # by day it serves the stories
 def test_a_server_on_postgresql(make_project, tmp_path, environment):
     """MLFLOW_TRACKING_URI alone: the same loop, the same metrics, nothing in the local store."""
     project = small(make_project())
