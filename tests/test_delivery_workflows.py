@@ -248,7 +248,7 @@ def test_a_person_brings_it_to_production(team):
 
 def test_a_release_that_fails_in_staging_never_comes_to_production(team):
     old = team.images()
-    good = "        self.count.inc(len(rows))"
+    good = "        self.count.inc(len(chosen))"
     bad = f'        found = found + ("staging" in __import__("sys").argv)\n{good}'
     arms = "src/flight_delays/delivery/arms.py"
     team.commit(arms, good, bad)
