@@ -38,15 +38,15 @@ class Trees:
         self.active = [int((depths > level).sum()) for level in range(depths[0])]
         self.outputs = np.eye(len(estimator._predictors[0]))[[output for _, output in trees]]
         sizes = np.array([len(nodes) for nodes, _ in trees])
-        self.roots = np.cumsum(sizes) - sizes
+        roots = np.cumsum(sizes) - sizes
         nodes = np.concatenate([nodes for nodes, _ in trees])
         if nodes["is_categorical"].any():
             raise ValueError("it splits by categories")
-        offset, place = np.repeat(self.roots, sizes), np.arange(len(nodes))
+        offset, place = np.repeat(roots, sizes), np.arange(len(nodes))
         leaf = nodes["is_leaf"].astype(bool)
         children = [np.where(leaf, place, nodes[side] + offset) for side in ("left", "right")]
         # Nodes are counted by two, so that a node's children are at its own number and the next.
-        self.roots, self.children = 2 * self.roots, 2 * np.column_stack(children).ravel()
+        self.roots, self.children = 2 * roots, 2 * np.column_stack(children).ravel()
         # A row is given twice: missing values as +inf, then as -inf. A node looks where its own rule
         # for missing ones comes out right.
         column = nodes["feature_idx"] + inputs * nodes["missing_go_to_left"].astype(int)

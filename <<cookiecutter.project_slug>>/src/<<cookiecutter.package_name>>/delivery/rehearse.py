@@ -253,7 +253,6 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
         with told(f"pipeline CD: {name}") as found:
             copy.step("deploy", "--env", name)
             found += copy.report(f"deployment-{name}.json")["checks"][:1]
-    copy.commit("chore: state of the pipeline")
     world = changed(read(arriving, ROWS + LATER, params), params)
     cut = len(world) * ROWS // (ROWS + LATER)
     first, later = (copy.home / part / arriving.name for part in ("first", "later"))

@@ -94,7 +94,7 @@ class Schema:
                 wrong = error.errors(include_url=False, include_input=False, include_context=False)
                 detail = [{**e, "loc": ["body", *e["loc"]]} for e in wrong[:WRONG]]
                 raise RefusedError(422, detail) from None
-        if any(row[k] and row[k].tzinfo for k in self.dates for row in found):
+        if any(row[k] and row[k].tzinfo is not None for k in self.dates for row in found):
             return [self._without_zone(number, row) for number, row in enumerate(found)]
         return found
 

@@ -208,8 +208,7 @@ class Service:
         A canary that fails is answered for by the main version; its own prediction is None.
         """
         main, canary, every = self.main, self.canary, range(len(rows))
-        taken = [] if canary is None else [k for k in every if self.split(rows[k])]
-        if canary is None or not taken:
+        if canary is None or not (taken := [k for k in every if self.split(rows[k])]):
             return await main.answers(every, rows)
         left = sorted({*every} - {*taken})
         both = [canary.answers(taken, rows), main.answers(left, rows)]
