@@ -85,11 +85,7 @@ def _sample(path: Path, target: Path, settings: Params) -> None:
     if settings.task == "classification" and settings.data.target in frame:
         chosen = chosen.union(frame.groupby(settings.data.target).head(20).index)
     frame = frame.loc[chosen.sort_values()]
-    if path.suffix in (".parquet", ".pq"):
-        frame.to_parquet(target, index=False)
-    else:
-        options = settings.data.csv.model_dump(include={"sep", "decimal", "encoding"})
-        frame.to_csv(target, index=False, **options)
+    data.write(frame, target, settings.data)
 
 
 @pytest.fixture(scope="session")

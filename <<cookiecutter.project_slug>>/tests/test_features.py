@@ -15,6 +15,7 @@ from << cookiecutter.package_name >>.features import (
     Tidy,
     canonical,
     derive,
+    json_rows,
     kinds,
 )
 
@@ -54,6 +55,14 @@ def test_values_keep_their_meaning():
     assert ready["decimal"] == 1.5
     assert ready["duration"] == 3600
     assert ready["time with zone"] == pd.Timestamp(NOON) - pd.Timedelta(hours=9)
+
+
+def test_some_dates_have_fractions_of_a_second():
+    """As Python writes them, which leaves zeros out."""
+    text = pd.DataFrame({"when": ["2025-01-01T10:30:00", "2025-01-01T10:30:00.303608", None]})
+    when = canonical(text, Kinds(when="date"))["when"]
+    assert when[1] - when[0] == pd.Timedelta(microseconds=303608)
+    assert when.isna()[2]
 
 
 def test_a_column_of_another_kind_is_named():
@@ -108,8 +117,7 @@ def test_a_column_without_a_value_trains_and_scores(rows, params):
 
 
 def test_served_rows_are_scored_as_the_training_rows(model, X):
-    body = X.to_json(orient="records", date_format="iso", double_precision=15)
-    served = pd.DataFrame(json.loads(body))
-    np.testing.assert_array_equal(model.predict(served), model.predict(X))
-    one_by_one = [model.predict(pd.DataFrame([record]))[0] for record in json.loads(body)[:5]]
+    served = [json.loads(row) for row in json_rows(X)]
+    np.testing.assert_array_equal(model.predict(pd.DataFrame(served)), model.predict(X))
+    one_by_one = [model.predict(pd.DataFrame([row]))[0] for row in served[:5]]
     np.testing.assert_array_equal(one_by_one, model.predict(X.head(5)))

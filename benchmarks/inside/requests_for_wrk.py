@@ -18,7 +18,8 @@ SCRIPT = (
 if __name__ == "__main__":
     package, folder = sys.argv[1], Path(sys.argv[2])
     names = ("tracking", "params", "registry", "delivery.scoring", "delivery.arms", "feature_views")
-    tracking, params, registry, scoring, arms, views = (
+    names += ("features",)
+    tracking, params, registry, scoring, arms, views, features = (
         importlib.import_module(f"{package}.{name}") for name in names
     )
     settings, client = params.load(), tracking.connect()
@@ -36,5 +37,5 @@ if __name__ == "__main__":
             ("invocations", "dataframe_records", example),
         ):
             some = pd.concat([frame] * rows).head(rows)
-            records = json.loads(some.to_json(orient="records", date_format="iso"))
+            records = [json.loads(row) for row in features.json_rows(some)]
             (folder / f"{path}-{rows}.lua").write_text(SCRIPT.format(json.dumps({key: records})))

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .errors import UserError
-from .features import Kinds, canonical, kinds, looks_like_dates, parse_numbers
+from .features import Kinds, canonical, kinds, looks_like_dates, parse_dates, parse_numbers
 from .params import ROOT, Data, Params, load
 
 PARQUET = (".parquet", ".pq")
@@ -122,6 +122,15 @@ def _csv(path: Path, data: Data, like: Kinds | None, rows: int) -> Iterator[pd.D
         yield from reader
 
 
+def write(frame: pd.DataFrame, path: Path, data: Data) -> None:
+    """Write a batch, in the format that the name says and that `read` takes."""
+    if path.suffix.lower() in PARQUET:
+        frame.to_parquet(path, index=False)
+    else:
+        options = data.csv.model_dump(include={"sep", "decimal", "encoding"})
+        frame.to_csv(path, index=False, **options)
+
+
 def rows(path: Path) -> int | None:
     """How many rows a file has, if it says so itself (Parquet)."""
     if not path.exists():
@@ -151,7 +160,7 @@ def _typed(frame: pd.DataFrame, path: Path, data: Data) -> tuple[pd.DataFrame, K
 
 def _dates(column: pd.Series, path: Path, data: Data) -> pd.Series:
     try:
-        return pd.to_datetime(column, dayfirst=data.csv.dayfirst)
+        return parse_dates(column, data.csv.dayfirst)
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{path}: column {column.name!r} holds no dates that can be read (see data.csv.dayfirst,"

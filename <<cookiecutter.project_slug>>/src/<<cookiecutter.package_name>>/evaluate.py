@@ -17,6 +17,7 @@ from sklearn.pipeline import Pipeline
 
 from . import data, plots, tracking
 from .errors import UserError
+from .features import json_rows
 from .params import ROOT, Params, load
 from .registry import find_version, load_model
 
@@ -108,7 +109,7 @@ def report(
         "rows": {"of": of, "count": len(rows), "from": first, "to": last},
         "metric": params.evaluate.metric,
         "notes": list(notes),
-        "table": json.loads(table.to_json(orient="records")),
+        "table": [json.loads(row) for row in json_rows(table)],
     }
 
 

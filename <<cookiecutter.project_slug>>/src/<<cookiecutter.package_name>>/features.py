@@ -4,11 +4,13 @@ All of it runs inside the logged model (`Tidy` is its first step), so a served r
 exactly as the training rows were. Add your own columns in `derive`.
 """
 
+import contextlib
 import re
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from pydantic_core import to_json
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
@@ -64,6 +66,16 @@ def parse_numbers(column: pd.Series, csv) -> pd.Series:
     return pd.to_numeric(column)
 
 
+def parse_dates(column: pd.Series, dayfirst: bool = False) -> pd.Series:
+    """Dates as datetime64; ValueError names a value that is none."""
+    try:
+        return pd.to_datetime(column, dayfirst=dayfirst)
+    except ValueError:
+        with contextlib.suppress(ValueError):  # some rows have fractions of a second, others none
+            return pd.to_datetime(column, format="ISO8601")
+        raise
+
+
 def canonical(frame: pd.DataFrame, like: Kinds, keep: Sequence[str] = ()) -> pd.DataFrame:
     """The columns of `like` as float64, str or datetime64 (`keep`: as they are).
 
@@ -92,7 +104,7 @@ def _to_number(column: pd.Series) -> pd.Series:
 
 
 def _to_date(column: pd.Series) -> pd.Series:
-    dates = pd.to_datetime(column)
+    dates = parse_dates(column)
     dates = dates.dt.tz_convert(None) if dates.dt.tz is not None else dates
     return dates.astype("datetime64[us]")
 
@@ -107,6 +119,12 @@ _CONVERT = {
     "text": _to_text,
     "empty": lambda column: column.astype("float64") if column.isna().all() else column,
 }
+
+
+def json_rows(frame: pd.DataFrame) -> list[bytes]:
+    """Each row as a JSON object: floats to the last bit, dates in ISO 8601, null for what is missing."""
+    rows = frame.astype(object).where(frame.notna(), None)
+    return [to_json(row, inf_nan_mode="null") for row in rows.to_dict("records")]
 
 
 def derive(frame: pd.DataFrame, time: str | None) -> pd.DataFrame:

@@ -194,11 +194,7 @@ def test_the_step(pipeline: Path, caplog):
     value = frame[column].max() + 1 if kind[column] == "number" else "unheard"
     batch = next(data.chunks(paths[-1], settings)).assign(**{column: value, settings.target: None})
     path = paths[-1].with_stem(f"{paths[-1].stem}-later")
-    if path.suffix in data.PARQUET:
-        batch.to_parquet(path, index=False)
-    else:
-        options = settings.csv.model_dump(include={"sep", "decimal", "encoding"})
-        batch.to_csv(path, index=False, **options)
+    data.write(batch, path, settings)
     with caplog.at_level("INFO"):
         assert main(["drift"]) == 0
     assert column in caplog.messages[-1]

@@ -113,11 +113,7 @@ def broken(pipeline: Path) -> tuple[Path, str]:
     newest = data.batches(settings)[-1]
     frame, column = next(data.chunks(newest, settings)), features(pipeline)[0]
     path = newest.with_stem(f"{newest.stem}-broken")
-    if newest.suffix in (".parquet", ".pq"):
-        frame.drop(columns=column).to_parquet(path, index=False)
-    else:
-        options = settings.csv.model_dump(include={"sep", "decimal", "encoding"})
-        frame.drop(columns=column).to_csv(path, index=False, **options)
+    data.write(frame.drop(columns=column), path, settings)
     return path, column
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from pandas.api.types import is_numeric_dtype
 
 from << cookiecutter.package_name >> import data, tracking
 from << cookiecutter.package_name >>.__main__ import main
@@ -59,11 +60,7 @@ def copy(pipeline: Path, suffix: str, change: Callable[[pd.DataFrame], pd.DataFr
     params = load(pipeline / "params.yaml").data
     newest = data.batches(params)[-1]
     frame, path = change(next(data.chunks(newest, params))), newest.with_stem(newest.stem + suffix)
-    if newest.suffix in (".parquet", ".pq"):
-        frame.to_parquet(path, index=False)
-    else:
-        options = params.csv.model_dump(include={"sep", "decimal", "encoding"})
-        frame.to_csv(path, index=False, **options)
+    data.write(frame, path, params)
     return path
 
 
@@ -103,6 +100,7 @@ def test_new_late_and_replaced_batches(pipeline, ask, batches):
         path.unlink()
     copy(pipeline, "", lambda frame: frame.iloc[:-1])  # under its own name
     assert "replaced: " in ask()["new_data"].reason
+    copy(pipeline, "-new", lambda frame: frame)  # there may be no other
     first.unlink()
     assert f"gone: {first.name}" in ask()["new_data"].reason
 
@@ -159,12 +157,13 @@ def test_drift(pipeline, ask):
     params = load(pipeline / "params.yaml").data
     apart = {params.target, params.time, params.id, *params.drop}
     frame = data.read(data.batches(params)[-1:], params)
-    column = next(c for c in frame if c not in apart and frame[c].dtype == "float64")
+    column = next(c for c in frame if c not in apart and frame[c].dtype in ("float64", "str"))
 
-    def other_unit(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.assign(**{column: frame[column] * 9 + 1000})
+    def unseen(frame: pd.DataFrame) -> pd.DataFrame:
+        other = frame[column].max() + 1 if is_numeric_dtype(frame[column]) else "other"
+        return frame.assign(**{column: other})
 
-    copy(pipeline, "-drifted", other_unit)
+    copy(pipeline, "-drifted", unseen)
     assert column in ask()["drift"].reason
     assert not ask()["drift"].fired
     assert ask(drift=True)["drift"].fired

@@ -63,9 +63,12 @@ def released(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (root / "delivery.yaml").write_text(yaml.safe_dump(about), encoding="utf-8")
     git(root, "init", "-q")
     commit_all(root)
+    home, kept = tmp_path_factory.mktemp("home"), ROOT / ".delivery/environments"
+    kept.mkdir(parents=True, exist_ok=True)  # that of a release takes a while to make
+    (home / "environments").symlink_to(kept, target_is_directory=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow sets it where it connects: put it back
-        patch.setenv("DELIVERY_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("DELIVERY_HOME", str(home))
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             module = importlib.import_module(found.name)
             if hasattr(module, "ROOT"):

@@ -204,6 +204,11 @@ def test_a_canary_is_judged_by_its_rows():
     rule = service.settings.Canary(errors=0.01, p99=50, psi=0.2)
     main = pd.DataFrame({"seconds": 0.01, "score": [k / 500 for k in range(500)]})
     assert "0.00% failed" in canary.judge(main.copy(), main, rule)
+    sure = main.assign(score=(main["score"] > 0.5) * 0.998 + 0.001 * main["score"])
+    surer = sure.assign(score=(sure["score"] - 0.5).clip(-0.4999, 0.4998) + 0.5)
+    assert "PSI of the scores 0.0" in canary.judge(surer, sure, rule)
+    with pytest.raises(UserError, match="PSI"):
+        canary.judge(sure.assign(score=sure["score"].mean()), sure, rule)
     other = {
         "failed": main.assign(score=main["score"].where(main.index % 10 > 0)),
         "p99": main.assign(seconds=0.06),

@@ -39,9 +39,15 @@ while True:
 
 
 FULL = """
-import resource, time, uuid
+import logging, resource, time, uuid
 from pathlib import Path
 from {module} import Journal, Table
+
+class Waits(logging.Handler):
+    seen = False
+
+    def emit(self, record):
+        self.seen = True
 
 def add(count):
     for _ in range(count):
@@ -61,13 +67,16 @@ limit(resource.RLIMIT_FSIZE, before[0])
 dropped = log.dropped
 add(50)
 limit(resource.RLIMIT_NOFILE, 3)
+logging.getLogger().addHandler(waits := Waits())
 add(50)
-time.sleep(1.5)
+while not waits.seen:  # the thread opens no other file
+    time.sleep(0.01)
 add(50)
 limit(resource.RLIMIT_NOFILE, before[1])
 add(50)
 assert log.thread.is_alive() and log.dropped == dropped
-time.sleep(3)
+while log.size:  # until all is carried
+    time.sleep(0.01)
 log.close()
 print(250, dropped)
 """
@@ -90,6 +99,12 @@ def rows(url: str) -> list[tuple]:
     table = journal.Table(url).table
     with sql.create_engine(url).connect() as connection:
         return [tuple(row) for row in connection.execute(sql.select(table).order_by(table.c.time))]
+
+
+def kept(url: str) -> bool:
+    """Whether the database has any row yet."""
+    engine = sql.create_engine(url)
+    return sql.inspect(engine).has_table("predictions") and bool(rows(url))
 
 
 def left(folder: Path) -> list[str]:
@@ -137,10 +152,11 @@ def test_a_killed_process_loses_nothing_that_it_answered(opened, url, tmp_path):
         answered=ANSWERED,
     )
     writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    time.sleep(3)
+    answered = sum(len(writer.stdout.readline()) for _ in range(200))
+    while not kept(url):  # it is killed while it carries and writes
+        answered += len(writer.stdout.readline())
     os.kill(writer.pid, signal.SIGKILL)
-    answered = writer.communicate()[0].count(b"\n")
-    assert answered > 100
+    answered += len(writer.communicate()[0])
     opened(url).close()
     found = len(rows(url))
     assert 2 * answered <= found <= 2 * answered + 2  # the last one was killed before it said so

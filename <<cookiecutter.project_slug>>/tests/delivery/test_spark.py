@@ -55,10 +55,8 @@ def predict(path: Path, output: Path, engine: str) -> int:
 def test_predictions_are_those_in_process(suffix, engine, parts, trained, scored, params, tmp_path):
     given, settings = tmp_path / f"rows{suffix}", params.data
     rows = next(data.chunks(scored, settings))
-    if suffix == ".csv":
-        options = settings.csv.model_dump(include={"sep", "decimal", "encoding"})
-        rows.to_csv(given, index=False, **options)
-    else:
+    data.write(rows, given, settings)
+    if suffix == ".parquet":
         rows.to_parquet(given, row_group_size=600)
     found = []
     for name in ("local", "spark"):

@@ -21,15 +21,13 @@ from mlflow.entities.model_registry import ModelVersion
 
 from .. import tracking
 from ..continuous_training import settings as training
-from ..continuous_training.distributions import bins, compare, count
+from ..continuous_training.distributions import Bins, compare, count
 from ..errors import UserError
-from ..features import Kinds
 from ..params import load
 from ..registry import load_model, require_version
 from . import arms, journal, online, releases, settings, targets
 
 ENOUGH = 100  # rows of the main version, without which the scores are not compared
-SCORE = Kinds(score="number")
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +158,16 @@ def score(text: str | None) -> float:
     return np.nan if value is None else float(value)
 
 
+def cuts(known: pd.Series) -> dict[str, Bins]:
+    """Ten bins of scores, of equal width but for the ends, where the known ones are.
+
+    Bins of equal counts would magnify differences that decide nothing, such as between probabilities
+    of 0.001 and 0.002.
+    """
+    edges = np.linspace(*known.quantile([0.01, 0.99]), 11)[1:-1]
+    return {"score": Bins("number", np.unique(edges))}
+
+
 def judge(own: pd.DataFrame, main: pd.DataFrame, rule: settings.Canary) -> str:
     """Failures, latency and scores of a canary, in words; UserError if one is beyond its limit."""
     if own.empty:
@@ -171,8 +179,8 @@ def judge(own: pd.DataFrame, main: pd.DataFrame, rule: settings.Canary) -> str:
     wrong = failed > rule.errors or (p99 > rule.p99 and len(own) >= ENOUGH)
     scores, known = own["score"].dropna(), main["score"].dropna()
     if min(len(scores), len(known)) >= ENOUGH:
-        cuts = bins(known.to_frame(), SCORE)
-        reference, batch = (count(part.to_frame(), cuts)["score"] for part in (known, scores))
+        places = cuts(known)
+        reference, batch = (count(part.to_frame(), places)["score"] for part in (known, scores))
         allowed = training.Drift(psi=rule.psi, ks=1)
         found = compare(reference, batch, "number", allowed)
         said += f", PSI of the scores {found['psi']:.3f} (allowed {rule.psi:g} beside chance)"

@@ -10,6 +10,7 @@ import pandas as pd
 
 from ..errors import UserError
 from ..evaluate import predict
+from ..features import json_rows
 from ..registry import Loaded
 from .settings import Checks
 from .targets import Release
@@ -17,7 +18,12 @@ from .targets import Release
 
 def request(rows: pd.DataFrame) -> bytes:
     """A request to predict these rows."""
-    return f'{{"rows": {rows.to_json(orient="records", date_format="iso")}}}'.encode()
+    return b'{"rows": [' + b", ".join(json_rows(rows)) + b"]}"
+
+
+def requests(rows: pd.DataFrame) -> list[bytes]:
+    """A request for each row."""
+    return [b'{"rows": [' + row + b"]}" for row in json_rows(rows)]
 
 
 def _client(url: str) -> httpx.Client:
@@ -53,7 +59,7 @@ def load(url: str, rows: pd.DataFrame, limits: Checks) -> str:
 
     Returns what was measured, in words; raises UserError.
     """
-    bodies = [request(rows.iloc[[k]]) for k in range(len(rows))]
+    bodies = requests(rows)
 
     def some(count: int) -> tuple[list[float], int]:
         taken, failed = [], 0

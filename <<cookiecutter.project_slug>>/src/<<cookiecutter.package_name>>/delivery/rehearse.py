@@ -30,7 +30,7 @@ from ..errors import UserError
 from ..features import kinds
 from ..params import ROOT, Params, load
 from . import releases, settings
-from .checks import request
+from .checks import requests
 
 HISTORY, ROWS, LATER = 2500, 8000, 4000  # of each batch at first; of the one that arrives; after it
 SHARE = 0.3  # of the rows concerned, whose label the changed world turns
@@ -116,7 +116,7 @@ class Traffic:
 
     def send(self, rows: pd.DataFrame) -> None:
         """Ask for these rows from now on."""
-        self.bodies = [request(rows.iloc[[k]]) for k in range(len(rows))]
+        self.bodies = requests(rows)
 
     def _run(self) -> None:
         with httpx.Client(base_url=self.url, timeout=30) as client:
@@ -175,11 +175,7 @@ def write(frame: pd.DataFrame, place: Path, params: Params) -> pd.DataFrame:
     """Write a batch, its rows in their order; returns them, typed."""
     frame = frame.sort_index()
     place.parent.mkdir(parents=True, exist_ok=True)
-    if place.suffix.lower() in data.PARQUET:
-        frame.to_parquet(place, index=False)
-    else:
-        options = params.data.csv.model_dump(include={"sep", "decimal", "encoding"})
-        frame.to_csv(place, index=False, **options)
+    data.write(frame, place, params.data)
     return data.read([place], params.data)
 
 
