@@ -64,7 +64,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Stories:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no worker ends long after the other."""
-    long = [*STORIES, "test_commands", "test_continuous_training", "test_project", "test_stores"]
+    long = [*STORIES, "test_own_tables", "test_commands", "test_continuous_training"]
+    long += ["test_project", "test_stores"]
     places = {f"{name}.py": place for place, name in enumerate(long)}
     items.sort(key=lambda item: places.get(item.path.name, len(long)))
 
