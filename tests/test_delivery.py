@@ -1,5 +1,7 @@
 """What delivery ships beside code: Kubernetes manifests, the image."""
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -33,7 +35,7 @@ target = targets.of("production", settings.load())
 print(target.current())
 for release in [("sha256:" + "a" * 64, "3"), ("sha256:" + "b" * 64, "4")]:
     target.roll_out(targets.Release(*release), 60)
-    print(tuple(target.current()) == release)
+    print(tuple(target.current()) == release, target.check)
 """
 
 
@@ -85,12 +87,24 @@ def test_kubernetes_gets_digest_and_version(project, environment, tmp_path):
     env |= {"PYTHONPATH": str(project / "src")}
     python = environment / "bin/python"
     done = run(python, "-c", ROLL_OUT, cwd=project, **env)
-    assert done.stdout.split() == ["None", "True", "True"]
+    none, same, first, again, check = done.stdout.split()
+    assert (none, same, again, first == check) == ("None", "True", "True", False)
     applied = list(yaml.safe_load_all((tmp_path / "applied").read_text()))
+    (secret,) = [document for document in applied if document["kind"] == "Secret"]
+    assert secret["metadata"] | {"annotations": {}} == {
+        "name": "check",
+        "namespace": "flight-delays-production",
+        "annotations": {},
+    }
+    assert base64.b64decode(secret["data"]["CHECK_TOKEN"]).decode() == check
     (pod,) = [d["spec"]["template"] for d in applied if d["kind"] == "Deployment"]
+    (read,) = [e for e in pod["spec"]["containers"][0]["envFrom"] if "secretRef" in e][1:]
+    assert read["secretRef"]["name"] == "check"
+    digest = pod["metadata"]["annotations"]["check"]  # another one: the pods start anew
+    assert digest == hashlib.sha256(check.encode()).hexdigest()
     image = f"registry.example/flight-delays@sha256:{'b' * 64}"
     assert pod["spec"]["containers"][0]["image"] == image
-    assert pod["metadata"]["annotations"] == {"model-version": "4"}
+    assert pod["metadata"]["annotations"]["model-version"] == "4"
     calls = (tmp_path / "calls").read_text()
     assert "--context there rollout status deployment/service --timeout=60s" in calls
     assert sorted(p.name for p in (project / "deploy").iterdir()) == sorted(["base", *ENVIRONMENTS])

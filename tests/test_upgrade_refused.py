@@ -310,7 +310,10 @@ def test_a_recorded_answer_runs_nothing(ladder, stock, name):
 
 
 FORGED = {  # the answers file, and a word of the sentence
-    "tag": ("default_context: !!python/object/apply:os.system ['touch EVIDENCE']\n", "python/object"),
+    "tag": (
+        "default_context: !!python/object/apply:os.system ['touch EVIDENCE']\n",
+        "python/object",
+    ),
     "nested": ("default_context: " + "[" * 5000 + "\n", "recursion"),
     "nested tables": ("default_context: " + "{a: " * 5000 + "\n", "recursion"),
     "table as an answer": ("default_context: {maturity_level: {a: b}}\n", "not a list or a table"),

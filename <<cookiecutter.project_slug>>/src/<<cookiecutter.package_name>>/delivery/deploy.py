@@ -56,8 +56,8 @@ def deploy(
             client.set_registered_model_alias(name, env, str(wanted.version))
             target.roll_out(release, limits.checks.ready)
             rows = golden(wanted, loaded)
-            smoke = checks.smoke(target.url, release, loaded, rows)
-            written["checks"] = [smoke, checks.load(target.url, rows, limits.checks)]
+            smoke = checks.smoke(target, release, loaded, rows)
+            written["checks"] = [smoke, checks.load(target, rows, limits.checks)]
             written["code"] = targets.ready(target.url)["code"]
         except BaseException as error:
             if alias is None:
