@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from << cookiecutter.package_name >>.continuous_training import validate
+from << cookiecutter.package_name >>.continuous_training import settings, validate
 from << cookiecutter.package_name >>.errors import UserError
 
 FRAME = pd.DataFrame(
@@ -80,7 +80,16 @@ def test_an_empty_column_is_of_every_kind(columns, rows):
 
 def test_a_schema_that_is_none_is_told(tmp_path):
     path = tmp_path / "schema.yaml"
-    for text in ("columns: [", "columns: {a: {kind: number, least: 1}}", "a: b"):
-        path.write_text(text)
+    forged = ["[" * 5000, "columns: !!python/name:os.system", "columns: {a: {missing: x}}"]
+    for text in ("columns: [", "columns: {a: {kind: number, least: 1}}", "a: b", *forged):
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=r"schema\.yaml"):
             validate.read(path)
+
+
+def test_a_key_that_is_no_setting_gets_a_hint(tmp_path):
+    """In a section that may be null, too."""
+    path = tmp_path / "continuous_training.yaml"
+    path.write_text("triggers: {degradation: {batch: 1}}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"batch is not a setting; did you mean batches"):
+        settings.load(path)

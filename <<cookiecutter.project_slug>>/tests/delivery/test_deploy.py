@@ -36,6 +36,13 @@ def report(root: Path, env: str = "dev") -> dict:
     return json.loads((root / f"reports/deployment-{env}.json").read_text(encoding="utf-8"))
 
 
+def test_a_key_that_is_no_setting_gets_a_hint(tmp_path):
+    path = tmp_path / "delivery.yaml"
+    path.write_text("environments: {dev: {target: local, prot: 1}}", encoding="utf-8")
+    with pytest.raises(deploy.UserError, match=r"dev\.prot is not a setting; did you mean port"):
+        settings.load(path)
+
+
 def test_the_same_commit_makes_the_same_release(released):
     assert releases.build() == releases.build()
 

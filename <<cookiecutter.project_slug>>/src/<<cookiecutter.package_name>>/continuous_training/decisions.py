@@ -13,6 +13,7 @@ import yaml
 from mlflow.entities import Run
 
 from .. import data, tracking
+from ..markdown import plain
 from ..params import ROOT, Params
 from .settings import Settings
 
@@ -80,13 +81,13 @@ def write(written: dict[str, Any], why: list[str], more: list[str], params: Para
     lines = [
         f"- Champion before: {before}",
         f"- Judged on {holdout['rows']:,} rows held out{period}",
-        *(f"- Trigger: {reason}" for reason in why),
-        *(f"- **{text}**" for text in more),
+        *(f"- Trigger: {plain(reason)}" for reason in why),
+        *(f"- **{plain(text)}**" for text in more),
         "",
         "| check | | why |",
         "|---|---|---|",
         *(
-            f"| {c['name']} | {'ok' if c['passed'] else '**refused**'} | {c['message']} |"
+            f"| {c['name']} | {'ok' if c['passed'] else '**refused**'} | {plain(c['message'])} |"
             for c in checks
         ),
     ]

@@ -13,6 +13,7 @@ import filelock
 
 from .. import tracking
 from ..errors import UserError
+from ..markdown import plain
 from ..params import ROOT, load
 from ..registry import find_version, load_model, require_version
 from . import arms, checks, releases, settings, targets
@@ -90,5 +91,6 @@ def _write(written: dict) -> None:
     path = ROOT / f"reports/deployment-{written['environment']}.json"
     path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     title = f"# {written['decision']}: {written['environment']}, version {written['version']}"
-    lines = [title, "", f"Release `{written['image']}`", "", *(f"- {t}" for t in written["checks"])]
+    lines = [title, "", f"Release `{written['image']}`", ""]
+    lines += [f"- {plain(text)}" for text in written["checks"]]
     path.with_suffix(".md").write_text("\n".join([*lines, ""]), encoding="utf-8")
