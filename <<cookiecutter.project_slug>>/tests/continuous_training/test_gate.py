@@ -6,7 +6,7 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 from << cookiecutter.package_name >> import tracking
-from << cookiecutter.package_name >>.continuous_training import challenger, gate
+from << cookiecutter.package_name >>.continuous_training import challenger, decisions, gate
 from << cookiecutter.package_name >>.continuous_training.gate import Judged
 from << cookiecutter.package_name >>.continuous_training.settings import Gate
 from << cookiecutter.package_name >>.evaluate import metrics
@@ -209,3 +209,15 @@ def test_signature():
         assert "b" in check.message
         assert gate.signature(now, old, [], LIMITS.model_copy(update={"new_inputs": True})).passed
         assert gate.signature(now, old, ["b"], LIMITS).passed
+
+
+def test_the_decision_escapes_what_comes_from_the_data(params, tmp_path, monkeypatch):
+    monkeypatch.setattr(decisions, "ROOT", tmp_path)
+    (tmp_path / "reports").mkdir()
+    bad = "place = <img src=x>|\n`b` [c](d)"
+    check = {"name": "segment", "passed": False, "message": bad}
+    about = {"from": None, "to": None, "rows": 1}
+    written = {"decision": "refused", "challenger": {"version": 1}, "champion": None}
+    decisions.write(written | {"holdout": about, "checks": [check]}, [bad], [bad], params)
+    text = (tmp_path / "reports/decision.md").read_text(encoding="utf-8")
+    assert text.count(r"place = &lt;img src=x&gt;\| \`b\` \[c\](d)") == 3
