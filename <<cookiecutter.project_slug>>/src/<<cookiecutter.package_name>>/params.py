@@ -107,15 +107,21 @@ def load(path: Path | None = None) -> Params:
 
 def read(path: Path, kind: type[Kind]) -> Kind:
     """The settings in a YAML file; raises UserError naming the key that is wrong."""
+    settings = parse(path)
+    if not isinstance(settings, dict):
+        raise UserError(f"{path.name} holds no settings: it needs its sections")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict):
-            raise UserError(f"{path.name} holds no settings: it needs its sections")
         return kind.model_validate(settings)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run the step inside the project") from None
     except ValidationError as error:
         raise UserError("; ".join(_explain(path.name, kind, e) for e in error.errors())) from None
+
+
+def parse(path: Path) -> Any:
+    """What a YAML file holds; raises UserError if it is missing, or no YAML that can be read."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run the step inside the project") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
 

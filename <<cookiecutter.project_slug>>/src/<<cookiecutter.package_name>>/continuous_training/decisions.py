@@ -9,12 +9,11 @@ import json
 from typing import Any, NamedTuple
 
 import mlflow
-import yaml
 from mlflow.entities import Run
 
 from .. import data, tracking
 from ..markdown import plain
-from ..params import ROOT, Params
+from ..params import ROOT, Params, parse
 from .settings import Settings
 
 
@@ -33,7 +32,7 @@ def state(params: Params, limits: Settings) -> State:
 
 def recipe(params: Params, limits: Settings) -> str:
     """SHA-256 over the code that dvc.yaml names and the settings, but for which batches are used."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    stages = parse(ROOT / "dvc.yaml")["stages"]
     named = {path for stage in stages.values() for path in stage["deps"] if path.startswith("src/")}
     code = data.digests([ROOT / path for path in sorted(named)])
     flat = {key: value for key, value in params.flat().items() if key != "data.through"}
