@@ -45,7 +45,7 @@ class Floors(Extension):
         walking = Path.cwd() == SOURCE
         mark = template_mark(source.replace(PACKAGE, "") if walking else source)
         if mark:
-            sys.exit(f"{source!r} holds {mark!r}, a mark of the template: leave it out")
+            sys.exit(f"{source[:80]!r} holds {mark!r}, a mark of the template: leave it out")
         if not walking:
             return source
         start, end = self.environment.block_start_string, self.environment.block_end_string

@@ -99,8 +99,8 @@ import pandas as pd
 batch = Path("data/raw/2013-02.parquet")
 files = (path for path in Path(".dvc/cache/files").rglob("*") if path.is_file())
 (kept,) = (path for path in files if filecmp.cmp(path, batch, shallow=False))
-shutil.copy2(kept, "original")
-Path("changed").write_text(str(kept.resolve()))
+shutil.copy2(kept, "../original")
+Path("../changed").write_text(str(kept.resolve()))
 frame = pd.read_parquet(kept)
 kept.chmod(0o644)
 frame.assign(carrier=frame["carrier"].sample(frac=1, random_state=0).to_numpy()).to_parquet(kept)
@@ -139,7 +139,7 @@ def reproduced_after_a_squash(project):
     told = step(project, "reproduce", check=False)
     assert told.returncode == 1
     assert "is not reproduced: " in told.stderr
-    (project / "original").replace((project / "changed").read_text())
+    (project.parent / "original").replace((project.parent / "changed").read_text())
     code = """
 from flight_delays import registry, tracking
 client = tracking.connect()
