@@ -6,9 +6,9 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 from << cookiecutter.package_name >> import tracking
-from << cookiecutter.package_name >>.continuous_training import challenger, decisions, gate
+from << cookiecutter.package_name >>.continuous_training import challenger, gate
 from << cookiecutter.package_name >>.continuous_training.gate import Judged
-from << cookiecutter.package_name >>.continuous_training.settings import Gate, Settings
+from << cookiecutter.package_name >>.continuous_training.settings import Gate
 from << cookiecutter.package_name >>.evaluate import metrics
 from << cookiecutter.package_name >>.features import Kinds
 from << cookiecutter.package_name >>.registry import find_version
@@ -209,23 +209,3 @@ def test_signature():
         assert "b" in check.message
         assert gate.signature(now, old, [], LIMITS.model_copy(update={"new_inputs": True})).passed
         assert gate.signature(now, old, ["b"], LIMITS).passed
-
-
-def test_the_decision_escapes_what_comes_from_the_data(params, tmp_path, monkeypatch):
-    monkeypatch.setattr(decisions, "ROOT", tmp_path)
-    (tmp_path / "reports").mkdir()
-    bad = "place = <img src=x>|\n`b` [c](d)"
-    check = {"name": "segment", "passed": False, "message": bad}
-    about = {"from": None, "to": None, "rows": 1}
-    written = {"decision": "refused", "challenger": {"version": 1}, "champion": None}
-    decisions.write(written | {"holdout": about, "checks": [check]}, [bad], [bad], params)
-    text = (tmp_path / "reports/decision.md").read_text(encoding="utf-8")
-    assert text.count(r"place = &lt;img src=x&gt;\| \`b\` \[c\](d)") == 3
-
-
-def test_a_pipeline_that_is_no_yaml_is_told(params, tmp_path, monkeypatch):
-    """As a merge leaves it that is not resolved."""
-    monkeypatch.setattr(decisions, "ROOT", tmp_path)
-    (tmp_path / "dvc.yaml").write_text("stages:\n=======\n  x: [", encoding="utf-8")
-    with pytest.raises(decisions.data.UserError, match=r"dvc\.yaml is not valid YAML"):
-        decisions.recipe(params, Settings())

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from << cookiecutter.package_name >>.continuous_training import settings, validate
+from << cookiecutter.package_name >>.continuous_training import validate
 from << cookiecutter.package_name >>.errors import UserError
 
 FRAME = pd.DataFrame(
@@ -85,11 +85,3 @@ def test_a_schema_that_is_none_is_told(tmp_path):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=r"schema\.yaml"):
             validate.read(path)
-
-
-def test_a_key_that_is_no_setting_gets_a_hint(tmp_path):
-    """In a section that may be null, too."""
-    path = tmp_path / "continuous_training.yaml"
-    path.write_text("triggers: {degradation: {batch: 1}}", encoding="utf-8")
-    with pytest.raises(UserError, match=r"batch is not a setting; did you mean batches"):
-        settings.load(path)
