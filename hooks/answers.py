@@ -8,10 +8,16 @@ from pathlib import Path
 
 PATH_WORDS = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
 LONGEST = 50
+MARKS = ("<<", "<%", "<#")  # where Jinja begins, as cookiecutter.json sets it
 
 
 def problem(answers: dict) -> str | None:
     """The first thing that is wrong with the answers."""
+    for name, text in answers.items():
+        if not name.startswith("_") and not isinstance(text, str):
+            return f"{name} is {text!r}, which is no text: put it in quotation marks"
+        if not name.startswith("_") and (mark := template_mark(text)):
+            return f"{name} holds {mark!r}, a mark of the template: leave it out"
     slug, package = answers["project_slug"], answers["package_name"]
     for name in ("project_name", "description", "author_name"):
         text = answers[name]
@@ -38,11 +44,19 @@ def problem(answers: dict) -> str | None:
         return f"package_name {package!r} is a word of Python: choose another"
     if package in taken():
         return f"package_name {package!r} would hide an installed package: choose another"
-    if not re.fullmatch(r"[^@\s\"\\<>]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", answers["author_email"]):
+    printable = answers["author_email"].isprintable()
+    if not printable or not re.fullmatch(
+        r"[^@\s\"\\<>]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", answers["author_email"]
+    ):
         return (
             f"author_email {answers['author_email']!r} is no address: give one like you@example.com"
         )
     return None
+
+
+def template_mark(text: str) -> str | None:
+    """The mark in a text that Jinja would run what follows of; None if there is none."""
+    return next((mark for mark in MARKS if mark in text), None)
 
 
 def taken() -> set[str]:

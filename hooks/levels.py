@@ -27,6 +27,7 @@ LEVELS = {
         "src/PACKAGE/evaluate.py",
         "src/PACKAGE/example.py",
         "src/PACKAGE/features.py",
+        "src/PACKAGE/markdown.py",
         "src/PACKAGE/model.py",
         "src/PACKAGE/params.py",
         "src/PACKAGE/plots.py",

@@ -11,10 +11,12 @@ import re
 from pathlib import Path
 
 import yaml
+from answers import template_mark
 from plumbing import Refused, ask, git
 
 RECORD = ".cookiecutter.yaml"
 LEVEL = "maturity_level"
+_MALFORMED = (KeyError, ValueError, TypeError, AttributeError)
 Files = dict[str, tuple[str, str]]  # path -> (mode, SHA-1 of the blob) as git has them
 
 
@@ -90,19 +92,35 @@ def stamp(folder: Path, template: dict[str, str]) -> None:
 
 
 def read(text: str) -> dict[str, dict[str, str]]:
-    """The parsed answers file: `default_context` and `template`; Refused if it is none."""
+    """The parsed answers file: `default_context` and `template`.
+
+    Refused if it is none, or if it holds what the template would run when it is rendered.
+    """
     try:
         content = yaml.safe_load(text)
         sections = {"default_context": content["default_context"], "template": {}}
         sections |= {"template": content.get("template") or {}}
-        # A `_key` would set how the template is rendered; a number may stand without quotes.
-        return {
-            name: {k: str(v) for k, v in section.items() if not k.startswith("_")}
+        # A `_key` would set how the template is rendered.
+        found = {
+            name: {k: plain(v) for k, v in section.items() if not k.startswith("_")}
             for name, section in sections.items()
         }
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+    except (yaml.YAMLError, RecursionError, *_MALFORMED) as error:
         reason = " ".join(str(error).split())
         raise Refused(f"{RECORD} cannot be read, see git log for it: {reason}") from None
+    for key, answer in found["default_context"].items():
+        if mark := template_mark(key + answer):
+            raise Refused(f"{RECORD}: {key} holds {mark!r}, a mark of the template: take it out")
+    if not re.fullmatch(r"[0-9a-f]{7,64}", found["template"].get("commit", "0" * 40)):
+        raise Refused(f"{RECORD}: template.commit is no commit: see git log for it")
+    return found
+
+
+def plain(value: object) -> str:
+    """A value of the answers file, where a number or a date may stand without quotes."""
+    if isinstance(value, dict | list | set | tuple):
+        raise TypeError("an answer is a text, not a list or a table")
+    return str(value)
 
 
 def unoffered(recorded: dict, asked: dict) -> set[str]:

@@ -91,6 +91,23 @@ def test_the_champion_of_level_0_is_the_first_to_beat(task, make_project, batche
     assert "was rolled back" in step(project, "retrain", "--demand").stderr
 
 
+# A batch in DVC's cache, with its modes: DVC takes it for what its name says.
+CHANGE_CACHE = """
+import filecmp, shutil
+from pathlib import Path
+import pandas as pd
+batch = Path("data/raw/2013-02.parquet")
+files = (path for path in Path(".dvc/cache/files").rglob("*") if path.is_file())
+(kept,) = (path for path in files if filecmp.cmp(path, batch, shallow=False))
+shutil.copy2(kept, "../original")
+Path("../changed").write_text(str(kept.resolve()))
+frame = pd.read_parquet(kept)
+kept.chmod(0o644)
+frame.assign(carrier=frame["carrier"].sample(frac=1, random_state=0).to_numpy()).to_parquet(kept)
+kept.chmod(0o444)
+"""
+
+
 def reproduced_after_a_squash(project):
     """Lineage and reproduction do without the commit; a version that differs is told."""
     version = str(gate(project)["challenger"]["version"])
@@ -118,6 +135,11 @@ def reproduced_after_a_squash(project):
     before = run("git", "status", "--porcelain", cwd=project).stdout
     assert f"version {version} is reproduced" in step(project, "reproduce").stderr
     assert run("git", "status", "--porcelain", cwd=project).stdout == before
+    run(project / ".venv/bin/python", "-c", CHANGE_CACHE, cwd=project)
+    told = step(project, "reproduce", check=False)
+    assert told.returncode == 1
+    assert "is not reproduced: " in told.stderr
+    (project.parent / "original").replace((project.parent / "changed").read_text())
     code = """
 from flight_delays import registry, tracking
 client = tracking.connect()

@@ -3,6 +3,7 @@
 import json
 import py_compile
 import re
+import subprocess
 import sys
 import tomllib
 from itertools import pairwise
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BIN, SOURCE, TEMPLATE, cookiecutter, generate, run
+from conftest import BIN, CLEAN, SOURCE, TEMPLATE, cookiecutter, generate, run
 
 sys.path[:0] = [str(TEMPLATE / "hooks"), str(TEMPLATE / "tools")]
 
@@ -160,6 +161,10 @@ BAD = {
     "description with a quote": ({"description": 'say "x"'}, "description"),
     "author with a backslash": ({"author_name": "a\\b"}, "author_name"),
     "address": ({"author_email": "nobody"}, "author_email"),
+    "address with a bell": ({"author_email": "a\ab@example.com"}, "author_email"),
+    "a sum": ({"description": "shift << 7*7 >> b"}, "'shift << 7*7 >> b' holds '<<'"),
+    "a block": ({"description": "<% x"}, "'<% x' holds '<%'"),
+    "a comment": ({"project_name": "a <# b"}, "'a <# b' holds '<#'"),
 }
 
 
@@ -172,6 +177,29 @@ def test_bad_answers_are_refused(case, tmp_path):
     assert done.returncode == 1
     assert done.stderr.splitlines()[0].startswith(word), done.stderr
     assert list(tmp_path.rglob("*")) == [output], "something was written"
+
+
+def test_a_mark_that_is_typed_is_refused(tmp_path):
+    """Such an answer is rendered by nobody, until the next upgrade reads it from the answers file."""
+    command = [str(BIN / "cookiecutter"), str(TEMPLATE), "--default-config", "-o", str(tmp_path)]
+    answers = ["A", "", "", "shift << 7*7 >> b", "", "", "", "", ""]
+    done = subprocess.run(
+        command, input="\n".join([*answers, ""]), env=CLEAN, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("description holds '<<', a mark of the template"), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_answer_that_is_no_text_is_refused(tmp_path):
+    """A configuration file may hold one."""
+    config = tmp_path / "config.yaml"
+    config.write_text("default_context: {description: {a: b}}\n")
+    (tmp_path / "out").mkdir()
+    done = cookiecutter(tmp_path / "out", "--config-file", str(config))
+    assert done.returncode == 1
+    assert done.stderr.startswith("description is {'a': 'b'}, which is no text"), done.stderr
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_unoffered_level_is_refused(tmp_path):

@@ -24,7 +24,9 @@ def workflows(request, tmp_path_factory) -> list[Path]:
 
 def test_workflows_are_clean(workflows):
     root = workflows[0].parents[2]
-    run(BIN / "zizmor", "--offline", "--no-progress", ".github", cwd=root)
+    own = TEMPLATE / "tests/zizmor.yml"
+    options = ("--offline", "--pedantic", "--no-progress", "--config", own)
+    run(BIN / "zizmor", *options, ".github", cwd=root)
     run(BIN / "actionlint", *workflows, cwd=root)
     schema = ("--builtin-schema", "vendor.github-workflows")
     run(BIN / "check-jsonschema", *schema, *workflows, cwd=root)

@@ -1,6 +1,7 @@
 """Upgrades that are refused: before anything is written, with a sentence that names file and remedy."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -270,6 +271,74 @@ def test_a_template_that_fails_is_refused(ladder, stock):
     assert done.returncode == 1
     assert "the template does not take the answers" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert snapshot(case.project, repository=True) == before
+
+
+RECORDS = {  # what somebody put into the answers file, and a word of the answer to it
+    "a command": ("description: \"<< cycler.__init__.__globals__.os.popen('COMMAND') >>\"", "'<<'"),
+    "a sum": ('description: "shift << 7*7 >> b"', "'<<'"),
+    "a block": ('description: "<% x"', "'<%'"),
+    "a comment": ('description: "<# x"', "'<#'"),
+    "other marks": (
+        "description: \"{{ cycler.__init__.__globals__.os.popen('COMMAND') }}\"\n"
+        '  _jinja2_env_vars: {variable_start_string: "{{", variable_end_string: "}}"}',
+        "_jinja2_env_vars",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_recorded_answer_runs_nothing(ladder, stock, name):
+    """Neither by an upgrade nor by cookiecutter's own command, which reads that file by itself."""
+    case = Case(ladder, stock)
+    written, word = RECORDS[name]
+    evidence = ladder.folder / "evidence"
+    record = (case.project / RECORD).read_text()
+    written = written.replace("COMMAND", f"touch {evidence}")
+    case.write(RECORD, re.sub("description: .*", lambda _: written, record))
+    ladder.commit(case.project)
+    before = snapshot(case.project, repository=True)
+    runs = [ladder.plain(case.project, "1", "--accept-hooks", hooks) for hooks in ("yes", "no")]
+    if name != "other marks":  # an upgrade does not take them from there
+        runs += [ladder.engine(case.project, "1", *options) for options in ([], ["--dry-run"])]
+    for done in runs:
+        assert not evidence.exists()
+        assert done.returncode == 1
+        assert word in done.stderr
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert snapshot(case.project, repository=True) == before
+
+
+FORGED = {  # the answers file, and a word of the sentence
+    "tag": (
+        "default_context: !!python/object/apply:os.system ['touch EVIDENCE']\n",
+        "python/object",
+    ),
+    "nested": ("default_context: " + "[" * 5000 + "\n", "recursion"),
+    "nested tables": ("default_context: " + "{a: " * 5000 + "\n", "recursion"),
+    "table as an answer": ("default_context: {maturity_level: {a: b}}\n", "not a list or a table"),
+    "number as a key": ("default_context: {1: b}\n", "startswith"),
+    "other commit": (
+        "default_context: {maturity_level: '0'}\ntemplate: {commit: --output=EVIDENCE}\n",
+        "template.commit is no commit",
+    ),
+    "bytes": ("default_context: \0\n", "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_answers_file_is_refused(ladder, stock, name):
+    case = Case(ladder, stock)
+    text, word = FORGED[name]
+    evidence = ladder.folder / "evidence"
+    case.write(RECORD, text.replace("EVIDENCE", str(evidence)))
+    ladder.commit(case.project)
+    before = snapshot(case.project, repository=True)
+    done = ladder.engine(case.project, "1")
+    assert done.returncode == 1
+    assert word in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert not evidence.exists()
     assert snapshot(case.project, repository=True) == before
 
 

@@ -54,11 +54,23 @@ def test_settings(name, flights, settings, step):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("data: [", "not valid YAML"), ("- 1", "holds no settings"), ("", "holds no settings")],
+    [
+        ("data: [", "not valid YAML"),
+        ("- 1", "holds no settings"),
+        ("", "holds no settings"),
+        ("data: !!python/object/apply:os.system ['touch owned']", "not valid YAML: .*os.system"),
+        ("data: !mine 1", "not valid YAML: .*!mine"),
+        ("[" * 5000, "not valid YAML: maximum recursion"),
+        ("{a: " * 5000, "not valid YAML: maximum recursion"),
+        ("data: {through: 2013-13-01}", "not valid YAML: month must be in 1..12"),
+        ("1: 2", "1: keys should be strings"),
+        ("task: [classification]", "task: input should be"),
+    ],
 )
 def test_settings_file(text, words, settings, step):
     (ROOT / "params.yaml").write_text(text)
     refused(step("train"), "params.yaml", words)
+    assert not (ROOT / "owned").exists()
 
 
 FILES = {

@@ -1,11 +1,15 @@
 """What is stored: lineage of a run, aliases, the card; and what loading a model refuses."""
 
+import hashlib
+import html
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -168,12 +172,37 @@ def missing(folder: Path, _) -> None:
     (folder / "model.skops").unlink()
 
 
-ATTACKS = [tampered, swapped, pickled, flavored, with_code, missing]
+def mapped(folder: Path, _) -> None:
+    """A model that is no model."""
+    change_model(folder, "a text")
+
+
+def nested(folder: Path, _) -> None:
+    """MLmodel nests deeper than a parser can follow."""
+    (folder / "MLmodel").write_text("[" * 5000)
+
+
+def tagged(folder: Path, _) -> None:
+    """MLmodel names a command."""
+    command = f"!!python/object/apply:os.system ['touch {ROOT}/owned']"
+    (folder / "MLmodel").write_text(f"flavors: {command}")
+
+
+def shifted(folder: Path, _) -> None:
+    """The same bytes one after the other, but the first ones of the model end MLmodel."""
+    content = (folder / "model.skops").read_bytes()
+    with (folder / "MLmodel").open("ab") as file:
+        file.write(content[:1])
+    (folder / "model.skops").write_bytes(content[1:])
+
+
+ATTACKS = [shifted, tampered, swapped, pickled, flavored, with_code, missing]
 
 
 @pytest.mark.parametrize(
     ("attack", "digest"),
-    [(attack, "kept") for attack in ATTACKS] + [(pickled, "adjusted"), (flavored, "adjusted")],
+    [(attack, "kept") for attack in ATTACKS]
+    + [(attack, "adjusted") for attack in (pickled, flavored, mapped, nested, tagged)],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_loading_refuses(attack, digest, trained, step, tmp_path):
@@ -193,7 +222,8 @@ def test_loading_refuses(attack, digest, trained, step, tmp_path):
         output = tmp_path / "o.parquet"
         code, _, err = step("predict", "--input", str(source), "--output", str(output))
         assert code == 1
-        assert "is refused" in err or "cannot be read" in err
+        assert "is refused" in err or (attack, digest) == (missing, "kept")
+        assert "its files are not those" in err or digest == "adjusted" or attack == missing
         assert "Traceback" not in err
         assert not output.exists()
         assert not (ROOT / "owned").exists()
@@ -229,6 +259,53 @@ def test_serving_runs_nothing_of_the_stored_files(trained, monkeypatch, step):
         client.set_model_version_tag(version.name, version.version, "model_sha256", expected)
     assert served["python_function"]["loader_module"] == "mlflow.sklearn"
     assert not served["python_function"].get("code")
+
+
+def test_a_version_of_the_first_template_loads(trained):
+    """Its digest was over the contents alone; changed files are refused all the same."""
+    client, version, params = trained
+    stored, registry = folder_of(client, version), module("registry")
+    content = b"".join((stored / name).read_bytes() for name in registry.FILES)
+    expected, path = version.tags["model_sha256"], stored / "MLmodel"
+    mark = (version.name, version.version, "model_sha256")
+    before = path.read_bytes()
+    try:
+        client.set_model_version_tag(*mark, hashlib.sha256(content).hexdigest())
+        old = client.get_model_version(version.name, version.version)
+        assert registry.load_model(old, params).model is not None
+        path.write_bytes(before + b"\n")
+        with pytest.raises(module("errors").UserError, match="its files are not those"):
+            registry.load_model(old, params)
+    finally:
+        path.write_bytes(before)
+        client.set_model_version_tag(*mark, expected)
+
+
+HOSTILE = ["<img src=x onerror=alert(1)>", "a|b", "[x](javascript:alert(1))", "`c`", "*d*", "&lt;"]
+HOSTILE += ["a\nb", "$x^{$", "<!-- ", "\\"]
+
+
+def test_values_stay_text_in_card_and_plots(tmp_path, settings, step):
+    """Whatever the segments are called: every cell is what the column holds, and no tag is made."""
+    import mistune
+
+    chance = np.random.default_rng(0)
+    frame = pd.DataFrame({"part": chance.choice(HOSTILE, 2000), "x": chance.random(2000)})
+    frame["y"] = (frame["x"] + chance.random(2000) > 1).astype(int)
+    frame.to_parquet(tmp_path / "own.parquet")
+    own = {"data.time": None, "data.drop": [], "data.through": None, "data.target": "y"}
+    own |= {"data.id": None, "data.source": str(tmp_path / "own.parquet")}
+    settings(own | {"evaluate.segments": ["part"], "register.name": "odd"})
+    for words in (["train"], ["evaluate"], ["register", "--run", "last"]):
+        code, _, err = step(*words)
+        assert code == 0, err
+    card = (ROOT / "reports/model-card-v1.md").read_text(encoding="utf-8")
+    page = mistune.create_markdown(escape=False, plugins=["table"])(card)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page)
+    names = {html.unescape(cell).removeprefix("part = ") for cell in cells if "part = " in cell}
+    assert names == {" ".join(text.split()) for text in HOSTILE}
+    assert not re.search(r"<(?!/?(h\d|p|ul|li|strong|code|pre|table|thead|tbody|tr|th|td)\b)", page)
+    assert (ROOT / "reports/segments.png").exists()
 
 
 def test_loading_goes_by_our_allow_list(trained, monkeypatch):

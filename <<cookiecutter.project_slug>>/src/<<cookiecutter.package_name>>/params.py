@@ -3,7 +3,8 @@
 import difflib
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -106,17 +107,23 @@ def load(path: Path | None = None) -> Params:
 
 def read(path: Path, kind: type[Kind]) -> Kind:
     """The settings in a YAML file; raises UserError naming the key that is wrong."""
+    settings = parse(path)
+    if not isinstance(settings, dict):
+        raise UserError(f"{path.name} holds no settings: it needs its sections")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(settings, dict):
-            raise UserError(f"{path.name} holds no settings: it needs its sections")
         return kind.model_validate(settings)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run the step inside the project") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise UserError("; ".join(_explain(path.name, kind, e) for e in error.errors())) from None
+
+
+def parse(path: Path) -> Any:
+    """What a YAML file holds; raises UserError if it is missing, or no YAML that can be read."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: run the step inside the project") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _explain(file: str, kind: Any, error: Any) -> str:
@@ -128,7 +135,12 @@ def _explain(file: str, kind: Any, error: Any) -> str:
         return f"{file}: {name}: {error['msg'].lower()}, got {error['input']!r:.80}"
     section = kind
     for part in sections:
+        if get_origin(section) is dict:  # sections by names of one's own
+            section = get_args(section)[1]
+            continue
         section = {f.alias or n: f.annotation for n, f in section.model_fields.items()}[part]
+        if isinstance(section, UnionType):  # or None, which switches it off
+            section = get_args(section)[0]
     known = [field.alias or n for n, field in section.model_fields.items()]
     close = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {close[0]}" if close else f"there are {', '.join(known)}"

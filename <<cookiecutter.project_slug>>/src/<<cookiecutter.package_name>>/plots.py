@@ -54,12 +54,13 @@ def _calibration(truth: np.ndarray, predicted: np.ndarray, what: str) -> Figure:
     axes.axline((points[0, 0], points[0, 0]), slope=1, color=COLORS["baseline"], linestyle="--")
     axes.plot(points[:, 0], points[:, 1], marker="o", color=COLORS["candidate"])
     axes.set(xlabel="predicted (mean of a tenth of the rows)", ylabel="observed (mean)")
-    axes.set_title(f"{what}: calibration, mean gap {gap:.3g}")
+    axes.set_title(f"{_text(what)}: calibration, mean gap {gap:.3g}")
     axes.grid(alpha=0.3)
     return figure
 
 
 def _segments(table: pd.DataFrame, metric: str) -> Figure:
+    table = table.assign(segment=table["segment"].map(_text))
     names = list(table["segment"].unique())[::-1]
     figure = Figure(figsize=(7, 1.5 + 0.28 * len(names)), layout="constrained")
     axes = figure.subplots()
@@ -96,7 +97,12 @@ def target_by(frame: pd.DataFrame, column: str, params: Params) -> Figure:
         axes.plot(means, marker="o", color=COLORS["candidate"])
     else:
         means = target.groupby(values).mean()[values.value_counts().index[:20]].sort_values()
-        axes.barh(means.index.astype(str), means, color=COLORS["candidate"])
-    axes.set(title=f"{what} by {column}")
+        axes.barh(means.index.map(_text), means, color=COLORS["candidate"])
+    axes.set(title=_text(f"{what} by {column}"))
     axes.grid(alpha=0.3)
     return figure
+
+
+def _text(value: object) -> str:
+    """As it is: matplotlib would read what stands between two dollar signs as a formula."""
+    return str(value).replace("$", r"\$")

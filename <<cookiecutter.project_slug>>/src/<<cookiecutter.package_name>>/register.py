@@ -16,6 +16,7 @@ from . import __doc__ as about
 from . import tracking
 from .errors import UserError
 from .evaluate import GREATER_IS_BETTER
+from .markdown import code, plain
 from .params import ROOT, Params, load
 from .registry import find_version, load_model
 
@@ -44,22 +45,24 @@ def card(run: Run, evaluation: dict, version: str, params: Params) -> str:
         again = f"make reproduce VERSION={version}"
     elif "dvc_model" in tags:
         again = again.replace("data train", "pipeline")
-    checks = "\n".join(f"- {text}" for text in evaluation.get("gate", []))
+    settings = ", ".join(f"{k[16:]} {v}" for k, v in arguments.items()) or "scikit-learn's own"
+    checks = "\n".join(f"- {plain(text)}" for text in evaluation.get("gate", []))
     gate = f"## The gate\n\n{checks}\n\n" if checks else ""
-    limits = "\n".join(f"- {note}." for note in [*evaluation["notes"], _weakest(parts, metric)])
-    return f"""# {params.register_.name}, version {version}
+    notes = [*evaluation["notes"], _weakest(parts, metric)]
+    limits = "\n".join(f"- {plain(note)}." for note in notes)
+    return f"""# {plain(params.register_.name)}, version {version}
 
-{about}
+{plain(about)}
 
-- **Task**: {params.task} of `{params.data.target}`
+- **Task**: {params.task} of {code(params.data.target)}
 - **Run** `{run.info.run_id}`, commit `{tags["commit"]}`{dirty}
-- **Data**: `{logged["data.source"]}` up to batch {logged["last_batch"]}{fitted}
+- **Data**: {code(logged["data.source"])} up to batch {plain(logged["last_batch"])}{fitted}
 - **Data digest**: `{tags["data"]}`
-- **Arguments**: {", ".join(f"{k[16:]} {v}" for k, v in arguments.items()) or "scikit-learn's own"}
+- **Arguments**: {plain(settings)}
 
 ## Metrics
 
-On {rows["count"]:,} {rows["of"]} rows{f", {rows['from']} to {rows['to']}" if rows["from"] else ""}.
+On {rows["count"]:,} {plain(rows["of"])} rows{f", {rows['from']} to {rows['to']}" if rows["from"] else ""}.
 
 {_markdown(whole.T.rename_axis("metric"))}
 
@@ -88,10 +91,10 @@ The same data (see the digest) gives the same metrics.
 def _markdown(table: pd.DataFrame) -> str:
     shown = table.reset_index()
     rows = [
-        [f"{v:.4g}" if isinstance(v, float) else str(v) for v in row]
+        [f"{v:.4g}" if isinstance(v, float) else plain(v) for v in row]
         for row in shown.to_numpy(object)
     ]
-    lines = [list(map(str, shown.columns)), ["---"] * len(shown.columns), *rows]
+    lines = [list(map(plain, shown.columns)), ["---"] * len(shown.columns), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -15,10 +15,12 @@ from typing import Any, NamedTuple
 import mlflow
 import numpy as np
 import skops.io
+import yaml
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
+from sklearn.base import BaseEstimator
 from sklearn.pipeline import Pipeline
 from skops.io.exceptions import UntrustedTypesFoundException
 
@@ -32,7 +34,8 @@ REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "scikit-learn", "skops")
 SIGNATURE_TYPES = {"number": "double", "text": "string", "date": "datetime"}
 
 
-_MALFORMED = (KeyError, ValueError, TypeError, AttributeError)  # what skops raises on bad files
+# What MLflow and skops raise on bad files.
+_MALFORMED = (KeyError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError)
 
 
 class Loaded(NamedTuple):
@@ -83,8 +86,8 @@ def save_options(model: Pipeline, kinds: Kinds, params: Params) -> dict[str, Any
 def load_model(source: Run | ModelVersion, params: Params) -> Loaded:
     """The model of a training run or a registered version.
 
-    Raises UserError if the files are not those that training logged, are not in skops format, or
-    hold a type that neither model.py nor `model.trusted_types` of params.yaml names.
+    Raises UserError if the files are not those that training logged, are not in skops format,
+    hold a type that neither model.py nor `model.trusted_types` of params.yaml names, or no model.
     """
     if isinstance(source, Run):
         uri, tags = source.data.tags.get("model_uri"), source.data.tags
@@ -100,7 +103,7 @@ def load_model(source: Run | ModelVersion, params: Params) -> Loaded:
         except OSError as error:
             raise UserError(f"{uri}: its files cannot be read: {error}") from None
         known = all((local / name).is_file() for name in FILES)
-        if known and fingerprint(local) != tags.get("model_sha256"):
+        if known and not is_recorded(local, tags.get("model_sha256", "")):
             raise UserError(f"{uri} is refused: its files are not those that training logged")
         return read_model(local, params, uri)
 
@@ -124,13 +127,27 @@ def read_model(folder: Path, params: Params, uri: str | None = None) -> Loaded:
             f"{uri} is refused: {error.args[0]}; if they are yours, add them to model.trusted_types"
         ) from None
     except (zipfile.BadZipFile, mlflow.MlflowException, *_MALFORMED) as error:
-        raise UserError(f"{uri} is refused: model.skops cannot be read: {error}") from None
+        raise UserError(f"{uri} is refused: its files cannot be read: {error}") from None
+    if not isinstance(model, BaseEstimator) or not hasattr(model, "predict"):
+        raise UserError(f"{uri} is refused: model.skops holds no model, but {type(model).__name__}")
     return Loaded(model, kinds)
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over FILES."""
+    """SHA-256 over FILES, each with its name and its length."""
     total = hashlib.sha256()
     for name in FILES:
-        total.update((folder / name).read_bytes())
-    return total.hexdigest()
+        content = (folder / name).read_bytes()
+        total.update(f"{name} {len(content)}\n".encode() + content)
+    return f"files:{total.hexdigest()}"
+
+
+def is_recorded(folder: Path, recorded: str) -> bool:
+    """Whether the files are those of a recorded fingerprint.
+
+    One without a prefix was recorded by version 0.1.0 of the template, over the contents alone.
+    """
+    if recorded.startswith("files:"):
+        return fingerprint(folder) == recorded
+    contents = b"".join((folder / name).read_bytes() for name in FILES)
+    return hashlib.sha256(contents).hexdigest() == recorded

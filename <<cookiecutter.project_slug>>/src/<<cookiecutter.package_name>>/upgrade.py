@@ -34,7 +34,7 @@ def _recorded() -> str:
     try:
         recorded = yaml.safe_load(RECORD.read_text(encoding="utf-8"))["template"]
         places = [recorded["source"], recorded.get("remote")]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError):
         raise UserError(f"{RECORD} does not say where the template is: use TEMPLATE=") from None
     return next((p for p in places if p and os.path.isdir(p)), places[1] or places[0])
 

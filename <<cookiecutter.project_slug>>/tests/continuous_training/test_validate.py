@@ -80,7 +80,8 @@ def test_an_empty_column_is_of_every_kind(columns, rows):
 
 def test_a_schema_that_is_none_is_told(tmp_path):
     path = tmp_path / "schema.yaml"
-    for text in ("columns: [", "columns: {a: {kind: number, least: 1}}", "a: b"):
-        path.write_text(text)
+    forged = ["[" * 5000, "columns: !!python/name:os.system", "columns: {a: {missing: x}}"]
+    for text in ("columns: [", "columns: {a: {kind: number, least: 1}}", "a: b", *forged):
+        path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=r"schema\.yaml"):
             validate.read(path)

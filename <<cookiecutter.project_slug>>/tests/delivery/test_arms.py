@@ -20,6 +20,7 @@ from << cookiecutter.package_name >>.errors import UserError
 from << cookiecutter.package_name >>.features import Kinds
 
 LIMITS = service.settings.Service()
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def ask(running: service.Service, rows: pd.DataFrame) -> dict:
     async def post() -> httpx.Response:
         transport = httpx.ASGITransport(running)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.post("/predict", content=request(rows))
+            return await client.post("/predict", content=request(rows), headers=JSON)
 
     return asyncio.run(post()).raise_for_status().json()
 

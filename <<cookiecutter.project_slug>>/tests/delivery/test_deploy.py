@@ -1,7 +1,10 @@
 """Deployment to this machine: no request is missed, and what fails a check goes back by itself."""
 
+import contextlib
 import json
+import os
 import sqlite3
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -19,6 +22,7 @@ from << cookiecutter.package_name >>.registry import find_version
 
 checks, releases = deploy.checks, deploy.releases
 settings, targets = deploy.settings, deploy.targets
+JSON = {"Content-Type": "application/json"}
 
 
 def url(env: str = "dev") -> str:
@@ -34,8 +38,25 @@ def report(root: Path, env: str = "dev") -> dict:
     return json.loads((root / f"reports/deployment-{env}.json").read_text(encoding="utf-8"))
 
 
+def test_a_key_that_is_no_setting_gets_a_hint(tmp_path):
+    path = tmp_path / "delivery.yaml"
+    path.write_text("environments: {dev: {target: local, prot: 1}}", encoding="utf-8")
+    with pytest.raises(deploy.UserError, match=r"dev\.prot is not a setting; did you mean port"):
+        settings.load(path)
+
+
 def test_the_same_commit_makes_the_same_release(released):
-    assert releases.build() == releases.build()
+    """Whatever modes files get here: another umask, a drive that knows none."""
+    first, git = releases.build(), ("git", "-C", str(released), "config", "core.fileMode")
+    subprocess.run([*git, "false"], check=True)
+    (released / "params.yaml").chmod(0o755)
+    mask = os.umask(0o077)
+    try:
+        assert releases.build() == first
+    finally:
+        os.umask(mask)
+        (released / "params.yaml").chmod(0o644)
+        subprocess.run([*git, "true"], check=True)
 
 
 def test_changes_that_are_not_committed_are_not_released(released, capsys):
@@ -66,7 +87,7 @@ def test_a_first_release_that_fails_leaves_nothing(released, params, capsys):
     assert targets.ready(url()) == {}
 
 
-def test_releases_follow_each_other_without_a_gap(released, params, commit):
+def test_releases_follow_each_other_without_a_gap(released, params, commit, monkeypatch):
     assert main(["deploy", "--env", "dev"]) == 0
     first = targets.ready(url())
     assert (alias("dev", params), str(first["version"])) == ("1", "1")
@@ -91,6 +112,7 @@ def test_releases_follow_each_other_without_a_gap(released, params, commit):
     assert second["image"] != first["image"]
     assert not failed, failed[:3]
     assert len(done) > 20
+    monkeypatch.setenv("SERVICE_TOKEN", "for-the-test")  # the checks send it
     assert main(["deploy", "--env", "staging"]) == 0
     assert targets.ready(url("staging"))["image"] == second["image"]
     assert report(released, "staging")["code"] == second["code"]
@@ -133,6 +155,21 @@ def test_what_fails_its_checks_goes_back(released, params, commit, capsys):
     assert report(released)["decision"] == "rolled back"
 
 
+def test_checks_alone_are_not_logged(released, X):
+    """A deployment's own secret keeps them out; nobody else can hide a request."""
+    headers = JSON | {"X-Check": "deployment"}
+    asked = httpx.post(f"{url()}/predict", content=checks.request(X.head(1)), headers=headers)
+    found, until = [], time.monotonic() + 60
+    while not found and time.monotonic() < until:
+        time.sleep(0.1)
+        with (
+            sqlite3.connect(releases.home() / "predictions.db") as database,
+            contextlib.suppress(sqlite3.OperationalError),  # it has no table yet
+        ):
+            found = database.execute("SELECT DISTINCT request FROM predictions").fetchall()
+    assert found == [(asked.json()["request"],)]
+
+
 def test_a_version_or_release_that_is_not_there_changes_nothing(released, params, capsys):
     before = targets.ready(url())
     assert main(["deploy", "--env", "dev", "--version", "99"]) == 1
@@ -165,7 +202,7 @@ def test_a_canary_takes_over_or_goes_back(released, params, X, capsys):
 
     def ask() -> None:
         while not stop.is_set():
-            answers.append(httpx.post(where, content=body, timeout=30))
+            answers.append(httpx.post(where, content=body, headers=JSON, timeout=30))
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -196,7 +233,8 @@ def test_a_canary_takes_over_or_goes_back(released, params, X, capsys):
 
 def test_predictions_are_logged(released, X):
     """By the service that is deployed, and once it has ended."""
-    asked = httpx.post(f"{url()}/predict", content=checks.request(X.head(3))).raise_for_status()
+    body = checks.request(X.head(3))
+    asked = httpx.post(f"{url()}/predict", content=body, headers=JSON).raise_for_status()
     assert main(["deploy", "--env", "dev", "--stop"]) == 0
     query = "SELECT count(*), max(version) FROM predictions WHERE request ="
     query += " (SELECT request FROM predictions ORDER BY time DESC LIMIT 1)"

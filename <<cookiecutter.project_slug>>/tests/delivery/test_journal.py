@@ -221,3 +221,30 @@ def test_what_cannot_be_read_or_taken_blocks_nothing(opened, url, tmp_path, monk
     assert len(rows(url)) == 2
     assert log.rejected == 2
     assert left(tmp_path / "journal") == ["rejected.txt"]
+
+
+def test_lines_that_somebody_else_wrote_block_nothing(opened, url, tmp_path):
+    """Numbers beyond the rows or the database, bytes that are no text, another form, no end."""
+    log = opened(AWAY)
+    add(log, 1)
+    add(log, 2)
+    log.close()
+    (file,) = (tmp_path / "journal").glob("*.jsonl")
+    first, second = file.read_bytes().strip().splitlines()
+    forged = [
+        first.replace(b"[0,1,", b"[9,1,"),
+        first.replace(b"[0,1,", b"[0,%d," % 10**30),
+        first.replace(b'"a"', b'"\xff"'),
+        first.replace(b"[0,1,0.25]", b'"x"'),
+        first.replace(b'"looked_up":null', b'"looked_up":[{}]'),
+        first.replace(b'"looked_up":null', b'"looked_up":[1, 2]'),
+        first[:-20],
+        b"[" * 100_000,
+        b"null",
+        bytes(range(256)),
+    ]
+    assert len({*forged, first}) == len(forged) + 1
+    file.write_bytes(b"\n".join([*forged, second]))
+    opened(url).close()
+    assert [row[2] for row in rows(url) if row[0] == json.loads(second)["request"]] == [2, 2]
+    assert left(tmp_path / "journal") in ([], ["rejected.txt"])

@@ -136,7 +136,8 @@ def test_a_request_need_not_hold_what_the_store_knows(trained, params, X, tmp_pa
     async def ask(rows: pd.DataFrame) -> list:
         transport = httpx.ASGITransport(running)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            answer = await client.post("/predict", content=request(rows))
+            headers = {"Content-Type": "application/json"}
+            answer = await client.post("/predict", content=request(rows), headers=headers)
         return answer.raise_for_status().json()["predictions"]
 
     for rows in (given, given.drop(columns=views), given.drop(columns=views[:1])):

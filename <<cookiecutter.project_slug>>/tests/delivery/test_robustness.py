@@ -19,6 +19,7 @@ from << cookiecutter.package_name >>.delivery import checks, journal, prediction
 from << cookiecutter.package_name >>.features import Kinds
 
 LIMITS = service.settings.Service(rows=250, body=200_000)
+JSON = {"Content-Type": "application/json"}
 # Text that means something to a database, a shell or a page; \\x00 is a character that PostgreSQL refuses.
 HOSTILE = ["'; DROP TABLE predictions; --", '" OR ""="', "%s :a $1 {}", "\\\\'\\n\\t", "a\x00b"]
 HOSTILE += ["\u202e\U0001f600", "<script>", "NULL", ""]
@@ -80,7 +81,7 @@ def port(running: service.Service) -> Iterator[int]:
 def client(port: int) -> Iterator[httpx.Client]:
     """In the end the service answers as before."""
     url, transport = f"http://127.0.0.1:{port}", httpx.HTTPTransport(retries=5)
-    with httpx.Client(base_url=url, transport=transport, timeout=30) as client:
+    with httpx.Client(base_url=url, transport=transport, timeout=30, headers=JSON) as client:
         yield client
         assert client.post("/predict", json={"rows": [{}]}).status_code == 200
         assert client.get("/health").json()["status"] == "ok"
@@ -119,7 +120,7 @@ def test_odd_bodies(client):
         assert len(answer.content) < 50_000
     for kind in ("text/plain", "application/xml", "multipart/form-data", "nonsense"):
         headers = {"Content-Type": kind}
-        assert client.post("/predict", content=b"{}", headers=headers).status_code == 422
+        assert client.post("/predict", content=b"{}", headers=headers).status_code == 415
 
 
 def test_other_methods(client):
@@ -136,7 +137,7 @@ def test_what_comes_in_pieces(client, running, port):
     whole = client.post("/predict", content=(body[k : k + 1] for k in range(len(body))))
     assert len(logged(running, whole.json()["request"])) == 1
     before = running.metrics.rows.labels(str(running.served.version))._value.get()
-    head = b"POST /predict HTTP/1.1\r\nHost: here\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
     chunk = b"%x\r\n%s\r\n" % (len(body), body)
     for rest in (
         b"Content-Length: 100\r\n\r\n" + body,

@@ -15,6 +15,7 @@ from << cookiecutter.package_name >>.delivery import checks, service, settings
 from << cookiecutter.package_name >>.evaluate import predict
 
 LIMITS = settings.Service(rows=250, body=200_000)
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,8 @@ def client(running: service.Service) -> Iterator[httpx.Client]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     thread.start()
     url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
-    with httpx.Client(base_url=url, transport=httpx.HTTPTransport(retries=5)) as client:
+    options = {"headers": JSON, "transport": httpx.HTTPTransport(retries=5)}
+    with httpx.Client(base_url=url, **options) as client:
         yield client
     server.should_exit = True
     thread.join()
@@ -55,8 +57,7 @@ def given(X: pd.DataFrame, loaded: registry.Loaded) -> pd.DataFrame:
 
 
 def post(client: httpx.Client, rows: pd.DataFrame):
-    headers = {"Content-Type": "application/json"}
-    return client.post("/predict", content=checks.request(rows), headers=headers)
+    return client.post("/predict", content=checks.request(rows))
 
 
 def test_the_default_form_is_scored_the_fast_way(version, params):
@@ -121,6 +122,34 @@ def test_a_token_is_asked_for(client, running, given):
     finally:
         running.token = ""
         del client.headers["Authorization"]
+
+
+def test_it_takes_json_alone(client):
+    """Other kinds of text come from pages of foreign sites without a question to the service."""
+    body = b'{"rows": [{}]}'
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonx", ""):
+        answer = client.post("/predict", content=body, headers={"Content-Type": kind})
+        assert (answer.status_code, "application/json" in answer.text) == (415, True)
+    for kind in ("application/json; charset=utf-8", "Application/JSON"):
+        answer = client.post("/predict", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == 200
+
+
+def test_on_the_loopback_it_answers_to_its_own_names(client, running, monkeypatch):
+    """Else a page of a foreign site whose name leads here could read the answers."""
+    assert service.host_names("0.0.0.0") is None  # noqa: S104
+    monkeypatch.setenv("SERVICE_HOSTS", "scores.example, Other.example")
+    running.hosts = service.host_names("127.0.0.1")
+    try:
+        for host in ("127.0.0.1:1", "localhost", "[::1]:8001", "[::1]", "Scores.example:443"):
+            assert client.get("/ready", headers={"Host": host}).status_code == 200, host
+        for host in ("evil.example", "127.0.0.1.evil.example:80", "localhost:evil", ""):
+            for path in ("/ready", "/model", "/metrics", "/docs", "/openapi.json"):
+                assert client.get(path, headers={"Host": host}).status_code == 421, (host, path)
+            answer = client.post("/predict", json={"rows": [{}]}, headers={"Host": host})
+            assert answer.status_code == 421
+    finally:
+        running.hosts = None
 
 
 def test_it_says_what_it_serves(client, loaded, running):

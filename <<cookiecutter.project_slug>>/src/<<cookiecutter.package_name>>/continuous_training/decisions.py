@@ -9,11 +9,11 @@ import json
 from typing import Any, NamedTuple
 
 import mlflow
-import yaml
 from mlflow.entities import Run
 
 from .. import data, tracking
-from ..params import ROOT, Params
+from ..markdown import plain
+from ..params import ROOT, Params, parse
 from .settings import Settings
 
 
@@ -32,7 +32,7 @@ def state(params: Params, limits: Settings) -> State:
 
 def recipe(params: Params, limits: Settings) -> str:
     """SHA-256 over the code that dvc.yaml names and the settings, but for which batches are used."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    stages = parse(ROOT / "dvc.yaml")["stages"]
     named = {path for stage in stages.values() for path in stage["deps"] if path.startswith("src/")}
     code = data.digests([ROOT / path for path in sorted(named)])
     flat = {key: value for key, value in params.flat().items() if key != "data.through"}
@@ -80,13 +80,13 @@ def write(written: dict[str, Any], why: list[str], more: list[str], params: Para
     lines = [
         f"- Champion before: {before}",
         f"- Judged on {holdout['rows']:,} rows held out{period}",
-        *(f"- Trigger: {reason}" for reason in why),
-        *(f"- **{text}**" for text in more),
+        *(f"- Trigger: {plain(reason)}" for reason in why),
+        *(f"- **{plain(text)}**" for text in more),
         "",
         "| check | | why |",
         "|---|---|---|",
         *(
-            f"| {c['name']} | {'ok' if c['passed'] else '**refused**'} | {c['message']} |"
+            f"| {c['name']} | {'ok' if c['passed'] else '**refused**'} | {plain(c['message'])} |"
             for c in checks
         ),
     ]

@@ -9,11 +9,10 @@ import subprocess
 from datetime import datetime
 from typing import Any
 
-import yaml
 from mlflow.entities import Run
 
 from .. import tracking
-from ..params import ROOT, load
+from ..params import ROOT, load, parse
 from ..registry import require_version
 
 log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def _where(commit: str) -> str:
 
 def _read(run: Run, name: str) -> dict[str, Any]:
     with tracking.artifact(run, name) as path:
-        return yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
+        return parse(path) if path else {}
 
 
 def run(version: str) -> None:

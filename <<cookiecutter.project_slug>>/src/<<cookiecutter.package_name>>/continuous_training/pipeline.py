@@ -15,12 +15,11 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import yaml
 from mlflow.entities import Run
 
 from .. import data, tracking
 from ..errors import UserError
-from ..params import ROOT, Params, load
+from ..params import ROOT, Params, load, parse
 from ..registry import read_model
 from ..train import score
 from . import decisions, settings, validate
@@ -70,7 +69,7 @@ def reproduce(params: Params) -> None:
 
 def _raw(params: Params) -> str:
     """The folder of the batches, which the stage extract must depend on."""
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    stages = parse(ROOT / "dvc.yaml")["stages"]
     folder = Path(params.data.source).parent.as_posix()
     if folder not in stages["extract"]["deps"]:
         raise UserError(
@@ -82,7 +81,7 @@ def _raw(params: Params) -> str:
 
 def _locked(stage: str, kind: str, path: str) -> str | None:
     """The digest that dvc.lock has of a stage's file or folder."""
-    lock = yaml.safe_load((ROOT / "dvc.lock").read_text(encoding="utf-8"))
+    lock = parse(ROOT / "dvc.lock")
     found = {entry["path"]: entry["md5"] for entry in lock["stages"][stage][kind]}
     return found.get(path)
 
@@ -90,7 +89,7 @@ def _locked(stage: str, kind: str, path: str) -> str | None:
 def _digest(path: Path) -> str | None:
     if not path.exists():
         return None
-    return yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"]
+    return parse(path)["outs"][0]["md5"]
 
 
 def _quarantine(broken: dict[str, list[str]], paths: list[Path]) -> str:

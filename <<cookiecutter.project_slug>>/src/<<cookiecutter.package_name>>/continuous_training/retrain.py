@@ -8,6 +8,7 @@ import logging
 
 from .. import tracking
 from ..errors import UserError
+from ..markdown import plain
 from ..params import ROOT, load
 from ..registry import find_version
 from . import decisions, fetch, lock, settings, triggers
@@ -40,6 +41,6 @@ def run(demand: bool = False, because: str | None = None) -> None:
         try:
             pipeline.reproduce(params)
         except pipeline.QuarantineError as error:
-            decisions.say("quarantined: the champion stays as it is", [str(error)])
+            decisions.say("quarantined: the champion stays as it is", [plain(error)])
             raise
         promotion.decide(client, state, fired, params, limits)

@@ -24,6 +24,7 @@ HEAD = """\
 # What every batch must look like, inferred from {batches}. Review it, change it, commit it.
 # kind: number | text | date; missing: up to this share; add min, max or values: [a, b] if you like.
 """
+MALFORMED = (TypeError, KeyError, ValueError, AttributeError)  # other YAML than is asked for
 USUAL = 0.5  # the share of missing values that is allowed where few are missing
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def read(path: Path) -> dict[str, dict]:
         schema(columns)
     except FileNotFoundError:
         raise UserError(f"{path} is missing: `make pipeline` infers it") from None
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+    except (yaml.YAMLError, RecursionError, *MALFORMED) as error:
         raise UserError(f"{path.name}: {' '.join(str(error).split())}") from None
     return columns
 

@@ -1,5 +1,6 @@
 """What a release must pass where it has been rolled out: a smoke test and a load check."""
 
+import os
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from ..evaluate import predict
 from ..features import json_rows
 from ..registry import Loaded
 from .settings import Checks
-from .targets import Release
+from .targets import Release, Target
 
 
 def request(rows: pd.DataFrame) -> bytes:
@@ -26,24 +27,26 @@ def requests(rows: pd.DataFrame) -> list[bytes]:
     return [b'{"rows": [' + row + b"]}" for row in json_rows(rows)]
 
 
-def _client(url: str) -> httpx.Client:
-    headers = {"Content-Type": "application/json", "X-Check": "deployment"}  # not to be logged
-    return httpx.Client(base_url=url, timeout=30, headers=headers)
+def _client(target: Target) -> httpx.Client:
+    headers = {"Content-Type": "application/json", "X-Check": target.check}
+    if token := os.environ.get("SERVICE_TOKEN"):
+        headers["Authorization"] = f"Bearer {token}"
+    return httpx.Client(base_url=target.url, timeout=30, headers=headers)
 
 
-def smoke(url: str, release: Release, loaded: Loaded, rows: pd.DataFrame) -> str:
+def smoke(target: Target, release: Release, loaded: Loaded, rows: pd.DataFrame) -> str:
     """The release answers, the golden rows get what batch scoring gives them, bad input gets a 422.
 
     Returns what was found, in words; raises UserError.
     """
     try:
-        with _client(url) as client:
+        with _client(target) as client:
             now = client.get("/ready").raise_for_status().json()
             answer = client.post("/predict", content=request(rows)).raise_for_status().json()
             refused = client.post("/predict", json={"rows": [{"no such column": 1}]}).status_code
         online = np.array(answer["predictions"], dtype=float)
         if (now["image"], str(now["version"])) != release:
-            raise UserError(f"smoke test: {url} answers as {now}, not as {release}")
+            raise UserError(f"smoke test: {target.url} answers as {now}, not as {release}")
     except (httpx.HTTPError, KeyError, ValueError) as error:
         raise UserError(f"smoke test: {error}") from None
     batch = predict(loaded.model, rows)
@@ -54,7 +57,7 @@ def smoke(url: str, release: Release, loaded: Loaded, rows: pd.DataFrame) -> str
     return f"smoke test: {len(rows)} rows as in batch, a bad request is refused"
 
 
-def load(url: str, rows: pd.DataFrame, limits: Checks) -> str:
+def load(target: Target, rows: pd.DataFrame, limits: Checks) -> str:
     """So many requests of one row each, over some connections, within the limits.
 
     Returns what was measured, in words; raises UserError.
@@ -63,7 +66,7 @@ def load(url: str, rows: pd.DataFrame, limits: Checks) -> str:
 
     def some(count: int) -> tuple[list[float], int]:
         taken, failed = [], 0
-        with _client(url) as client:
+        with _client(target) as client:
             for k in range(count):
                 start = time.perf_counter()
                 try:

@@ -13,6 +13,7 @@ import filelock
 
 from .. import tracking
 from ..errors import UserError
+from ..markdown import plain
 from ..params import ROOT, load
 from ..registry import find_version, load_model, require_version
 from . import arms, checks, releases, settings, targets
@@ -56,8 +57,8 @@ def deploy(
             client.set_registered_model_alias(name, env, str(wanted.version))
             target.roll_out(release, limits.checks.ready)
             rows = golden(wanted, loaded)
-            smoke = checks.smoke(target.url, release, loaded, rows)
-            written["checks"] = [smoke, checks.load(target.url, rows, limits.checks)]
+            smoke = checks.smoke(target, release, loaded, rows)
+            written["checks"] = [smoke, checks.load(target, rows, limits.checks)]
             written["code"] = targets.ready(target.url)["code"]
         except BaseException as error:
             if alias is None:
@@ -90,5 +91,6 @@ def _write(written: dict) -> None:
     path = ROOT / f"reports/deployment-{written['environment']}.json"
     path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     title = f"# {written['decision']}: {written['environment']}, version {written['version']}"
-    lines = [title, "", f"Release `{written['image']}`", "", *(f"- {t}" for t in written["checks"])]
+    lines = [title, "", f"Release `{written['image']}`", ""]
+    lines += [f"- {plain(text)}" for text in written["checks"]]
     path.with_suffix(".md").write_text("\n".join([*lines, ""]), encoding="utf-8")

@@ -178,7 +178,7 @@ class Journal:
         """Add rows; those that the database will never take are set aside, or they would block the rest."""
         try:
             self.table.insert(rows)
-        except (sql.exc.DataError, sql.exc.IntegrityError):
+        except (sql.exc.DataError, sql.exc.IntegrityError, OverflowError):
             if len(rows) > 1:
                 half = len(rows) // 2
                 self._insert(rows[:half])
@@ -191,14 +191,15 @@ class Journal:
     def _rows(self, line: bytes) -> list[tuple]:
         try:
             its = RECORD.decode(line)
-        except ValueError:  # the end of a file that was cut off with the power, or nothing
+            about, asked = (its.time, its.seconds, self.environment, its.shadow), its.asked.rows
+            more = its.looked_up or [msgspec.Raw(b"{}")] * len(asked)
+            return [
+                (its.request, k, version, *about, _features(asked[k], more[k]), _text(answer))
+                for k, version, answer in its.scored
+            ]
+        # Nothing, the end of a file that was cut off with the power, or what another one wrote.
+        except (ValueError, IndexError, RecursionError):
             return []
-        about, asked = (its.time, its.seconds, self.environment, its.shadow), its.asked.rows
-        more = its.looked_up or [msgspec.Raw(b"{}")] * len(asked)
-        return [
-            (its.request, k, version, *about, _features(asked[k], more[k]), _text(answer))
-            for k, version, answer in its.scored
-        ]
 
 
 class Asked(msgspec.Struct):
@@ -228,6 +229,8 @@ def _text(value: msgspec.Raw) -> str | None:
 
 
 def _features(asked: msgspec.Raw, looked_up: msgspec.Raw) -> str:
-    """Two objects in JSON as one; they have no key in common."""
+    """Two objects in JSON as one; they have no key in common. ValueError if they are none."""
+    if not (bytes(asked).startswith(b"{") and bytes(looked_up).startswith(b"{")):
+        raise ValueError("a row is an object")
     own, more = str(asked, "utf-8").rstrip()[:-1].rstrip(), str(looked_up, "utf-8")[1:]
     return own + ("" if own.endswith("{") or more == "}" else ", ") + more

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import os
 import socket
 import struct
 import sys
@@ -24,6 +25,26 @@ class Server(uvicorn.Server):
             turn_away(listening)
         await asyncio.sleep(0.02)  # those who wait to be accepted
         await super().shutdown(sockets)
+
+
+def host_names(host: str) -> frozenset[bytes] | None:
+    """What the header Host may name: anything (None), but where only this machine can ask.
+
+    A page of a foreign site can let its own name lead here, and then read the answers. SERVICE_HOSTS
+    names what a proxy on this machine hands on, with commas between.
+    """
+    if host != "localhost" and not host.startswith("127."):
+        return None
+    more = os.environ.get("SERVICE_HOSTS", "").split(",")
+    names = {"localhost", "127.0.0.1", "[::1]", host, *(name.strip().lower() for name in more)}
+    return frozenset(name.encode() for name in names if name)
+
+
+def host_name(headers: dict[bytes, bytes]) -> bytes:
+    """What the header Host names, without the port."""
+    host = headers.get(b"host", b"")
+    name, _, port = host.rpartition(b":")
+    return (name if port.isdigit() else host).lower()
 
 
 def turn_away(listening: socket.socket) -> None:

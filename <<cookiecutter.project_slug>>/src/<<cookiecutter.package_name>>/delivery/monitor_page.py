@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from ..continuous_training.drift_report import document, row, shares
+from ..markdown import plain
 from . import monitor_charts as charts
 from .monitor_charts import between, number, when
 from .watch import Found
@@ -211,8 +212,7 @@ def markdown(found: Found) -> str:
     """reports/monitor.md."""
 
     def safe(text: str) -> str:
-        text = escape(text, quote=False).replace("|", "\\|").replace("@", "@\u200b")
-        return " ".join(text.split())
+        return plain(text).replace("@", "@\u200b")  # nobody is called
 
     lines = [f"# {safe(state(found))}", ""]
     for alert in found["alerts"]:

@@ -119,7 +119,8 @@ class Traffic:
         self.bodies = requests(rows)
 
     def _run(self) -> None:
-        with httpx.Client(base_url=self.url, timeout=30) as client:
+        headers = {"Content-Type": "application/json"}
+        with httpx.Client(base_url=self.url, timeout=30, headers=headers) as client:
             while not self.stop.is_set():
                 bodies = self.bodies
                 body = bodies[self.asked % len(bodies)]

@@ -22,6 +22,7 @@ from ..params import ROOT
 
 # Variables of a release that runs: its digest, and the commit that it was built from.
 IMAGE, COMMIT = "RELEASE_IMAGE", "RELEASE_COMMIT"
+CHECK = "CHECK_TOKEN"  # the variable with what its checks send, so that they are not logged
 PINS = "requirements/service.txt"  # what runs in production, also in the image
 SETTINGS = ("params.yaml", "continuous_training.yaml", "delivery.yaml")
 

@@ -112,6 +112,7 @@ class Schema:
         }
         refused = {"type": "object", "properties": {"detail": {}}, "required": ["detail"]}
         said = {"422": "which fields are wrong", "413": "the body is too large"}
+        said |= {"415": "the body is no JSON", "421": "the header Host names another machine"}
         said |= {"401": "the token is missing or wrong"} if token else {}
         parts = asked.pop("$defs", {})
         return {

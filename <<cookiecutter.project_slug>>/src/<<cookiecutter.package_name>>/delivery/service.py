@@ -35,10 +35,10 @@ from . import settings
 from .arms import Arm, Routes, Shadow, Split, routes
 from .following import Following, attend
 from .journal import Journal, Table
-from .listening import Server, listen
+from .listening import Server, host_name, host_names, listen
 from .metrics import Metrics
 from .online import Online, names
-from .releases import COMMIT, IMAGE
+from .releases import CHECK, COMMIT, IMAGE
 from .schema import TOKEN, RefusedError, Schema
 from .scoring import Served
 from .supervise import PARENT
@@ -50,7 +50,6 @@ else:
 
 JSON = (b"content-type", b"application/json")
 MORE = {401: [(b"www-authenticate", b"Bearer")], 405: [(b"allow", b"POST")]}  # headers of a status
-CHECK = (b"x-check", b"deployment")  # a request of checks.py is answered, but no prediction to log
 END = 20  # seconds in which a client must have sent its request when the service is to end
 
 log = logging.getLogger(__name__)
@@ -66,12 +65,14 @@ class Service:
         name: str = "model",
         journal: Journal | None = None,
         data: Data | None = None,
+        hosts: frozenset[bytes] | None = None,
     ) -> None:
         self.limits, self.journal, self.metrics = limits, journal, Metrics()
         self.id = data and data.id
         self.views = names(data) if data else ()
         self.online = Online(data) if data and self.views else None
-        self.token = os.environ.get("SERVICE_TOKEN", "")
+        self.token, self.hosts = os.environ.get("SERVICE_TOKEN", ""), hosts
+        self.check = os.environ.get(CHECK, "").encode()
         self.loaded = {str(served.version): served}
         self.refused: dict[str, str] = {}  # version -> why it may not serve
         self.lost: str | None = None  # why it does not follow the registry
@@ -145,14 +146,19 @@ class Service:
         self.metrics.watch(sources)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["path"] != "/predict":
+        http = scope["type"] == "http"
+        headers = dict(scope["headers"]) if http else {}
+        known = not http or self.hosts is None or host_name(headers) in self.hosts
+        if known and (not http or scope["path"] != "/predict"):
             await self.api(scope, receive, send)
             return
         start, status = time.perf_counter(), 200
         try:
+            if not known:
+                raise RefusedError(421, "the header Host names another machine: see SERVICE_HOSTS")
             if scope["method"] != "POST":
                 raise RefusedError(405, "predictions are asked for by POST")
-            answer = await self._predict(scope["headers"], receive, start)
+            answer = await self._predict(headers, receive, start)
         except RefusedError as error:
             status, answer = error.status, msgspec.json.encode({"detail": error.detail})
         except Exception:
@@ -160,15 +166,17 @@ class Service:
             status, answer = 500, b'{"detail":"the model failed: see the log of the service"}'
         self.metrics.requests.labels(str(status)).inc()
         self.metrics.seconds.observe(time.perf_counter() - start)
-        headers = [JSON, (b"content-length", str(len(answer)).encode()), *MORE.get(status, ())]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        length = (b"content-length", str(len(answer)).encode())
+        told = [JSON, length, *MORE.get(status, ())]
+        await send({"type": "http.response.start", "status": status, "headers": told})
         await send({"type": "http.response.body", "body": answer})
 
-    async def _predict(
-        self, headers: list[tuple[bytes, bytes]], receive: Any, start: float
-    ) -> bytes:
-        if self.token and not _may(headers, self.token):
+    async def _predict(self, headers: dict[bytes, bytes], receive: Any, start: float) -> bytes:
+        if self.token and not _same(headers, b"authorization", f"Bearer {self.token}".encode()):
             raise RefusedError(401, "Authorization: Bearer TOKEN is missing or wrong")
+        # A page of another site may send other kinds of text without asking.
+        if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != JSON[1]:
+            raise RefusedError(415, "Content-Type must be application/json")
         body, more = b"", True
         while more:
             message = await receive()
@@ -188,7 +196,8 @@ class Service:
         request, predictions, versions = self._id(), [None] * len(rows), [0] * len(rows)
         for row, version, prediction in scored:
             predictions[row], versions[row] = prediction, version
-        if self.journal is not None and CHECK not in headers:
+        checked = bool(self.check) and _same(headers, b"x-check", self.check)
+        if self.journal is not None and not checked:
             record = {"request": request, "time": time.time(), "looked_up": looked_up}
             record["seconds"] = time.perf_counter() - start
             self.journal.add(body, scored, shadow=False, **record)
@@ -273,9 +282,8 @@ class Service:
         return api
 
 
-def _may(headers: list[tuple[bytes, bytes]], token: str) -> bool:
-    given = dict(headers).get(b"authorization", b"")
-    return secrets.compare_digest(given, f"Bearer {token}".encode())
+def _same(headers: dict[bytes, bytes], name: bytes, secret: bytes) -> bool:
+    return secrets.compare_digest(headers.get(name, b""), secret)
 
 
 def run(env: str, port: int) -> None:
@@ -289,9 +297,9 @@ def run(env: str, port: int) -> None:
         journal = Journal(folder, Table(url), env, limits.service.journal)
     else:
         log.warning("predictions are not logged: PREDICTION_LOG_URL names no database")
-    service = Service(served, limits.service, name, journal, params.data)
-    service.refresh()
     host = os.environ.get("SERVICE_HOST", "127.0.0.1")
+    service = Service(served, limits.service, name, journal, params.data, host_names(host))
+    service.refresh()
     log.info("%s version %d: http://%s:%d", name, service.served.version, host, port)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
 

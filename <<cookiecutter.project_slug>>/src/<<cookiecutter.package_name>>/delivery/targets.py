@@ -3,9 +3,11 @@
 Both roll out without a gap: the old one answers until the new one is ready.
 """
 
+import hashlib
 import json
 import logging
 import os
+import secrets
 import subprocess
 import tempfile
 import time
@@ -18,7 +20,7 @@ import yaml
 
 from ..errors import UserError
 from ..params import ROOT
-from .releases import COMMIT, IMAGE, home, path_of, prediction_log, python
+from .releases import CHECK, COMMIT, IMAGE, home, path_of, prediction_log, python
 from .settings import Settings
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it says a line a request
@@ -33,6 +35,7 @@ class Release(NamedTuple):
 
 class Target(Protocol):
     url: str
+    check: str  # a secret of what was rolled out last: requests with it are not logged
 
     def current(self) -> Release | None:
         """What runs now, if anything."""
@@ -55,7 +58,7 @@ class Local:
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name, self.port = name, settings.environments[name].port
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url, self.check = f"http://127.0.0.1:{self.port}", ""
         self.state, self.log = home() / f"{name}.json", home() / f"{name}.log"
         self.candidate = home() / f"{name}.candidate.json"  # what is to take its place, and of whom
 
@@ -104,6 +107,7 @@ class Local:
         environment["OMP_NUM_THREADS"] = "1"
         environment.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{ROOT / 'mlflow.db'}")
         environment["PREDICTION_LOG_URL"] = prediction_log()
+        environment[CHECK] = self.check = secrets.token_urlsafe()
         environment.setdefault("FEATURE_STORE_URL", f"sqlite:///{ROOT / 'data/online.db'}")
         environment.setdefault("PREDICTION_JOURNAL", str(home() / "journal" / self.name))
         environment.pop("RUNNER_TRACKING_ID", None)  # GitHub's runner ends what has it
@@ -162,7 +166,7 @@ class Kubernetes:
         about = settings.environments[name]
         self.name, self.image, self.url = name, settings.image, str(about.url)
         self.context = ["--context", about.context] if about.context else []
-        self.overlay = ROOT / "deploy" / name
+        self.overlay, self.check = ROOT / "deploy" / name, ""
 
     def current(self) -> Release | None:
         found = self._kubectl("get", "-k", str(self.overlay), "-o", "json", "--ignore-not-found")
@@ -174,13 +178,19 @@ class Kubernetes:
         return None
 
     def roll_out(self, release: Release, seconds: float) -> None:
+        self.check = secrets.token_urlsafe()
+        # The digest of the secret is in the pods: they start anew, and with it.
+        check = hashlib.sha256(self.check.encode()).hexdigest()
         with tempfile.TemporaryDirectory(dir=ROOT / "deploy") as folder:
             content = {
                 "apiVersion": "kustomize.config.k8s.io/v1beta1",
                 "kind": "Kustomization",
                 "resources": [f"../{self.name}"],
                 "images": [{"name": "service", "newName": self.image, "digest": release.image}],
-                "commonAnnotations": {"model-version": release.version},
+                "commonAnnotations": {"model-version": release.version, "check": check},
+                "namespace": self._namespace(),
+                "secretGenerator": [{"name": "check", "literals": [f"{CHECK}={self.check}"]}],
+                "generatorOptions": {"disableNameSuffixHash": True},
             }
             Path(folder, "kustomization.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
             self._kubectl("apply", "-k", folder)
