@@ -103,4 +103,6 @@ def refuse_or_upgrade(target: Path, answers: dict) -> None:
     sys.stdout.flush()
     if (target / upgrade.RECORD).is_file():
         sys.exit(upgrade.run(target, HOOKS.parent, answers, origin(answers["_template"])))
-    sys.exit(f"{target} is not empty: choose another project_slug or another --output-dir")
+    way = "adopt it with hooks/upgrade.py --adopt, if it is a project that lost its record"
+    advice = f"choose another project_slug or another --output-dir; or {way}"
+    sys.exit(f"{target} is not empty: {advice}")

@@ -7,6 +7,7 @@ template once wrote only if it has this digest.
 import hashlib
 import json
 import os
+import posixpath
 import re
 from pathlib import Path
 
@@ -31,7 +32,9 @@ def clean_commit(template: Path) -> str | None:
 def source(given: str, template: Path) -> dict[str, str]:
     """Where an upgrade finds the template: the address, or the folder and the remote of its clone."""
     if not os.path.isdir(given):
-        return {"source": re.sub(r"//[^@/]*@", "//", given)}  # without a name and a password
+        address = re.sub(r"//[^@/]*@", "//", given)  # without a name and a password
+        # Without `git+` cookiecutter knows no file:// address.
+        return {"source": f"git+{address}" if address.startswith("file://") else address}
     remote = ask(Path(given), "config", "remote.origin.url") or ""
     found = {"source": str(Path(given).resolve())}
     if re.match(r"\w+://|[\w.-]+@[\w.-]+:", remote):
@@ -39,10 +42,35 @@ def source(given: str, template: Path) -> dict[str, str]:
     return found
 
 
-def digest(files: Files) -> str:
-    """SHA-256 over the files, the answers file left out."""
-    lines = [f"{mode} {blob} {path}\n" for path, (mode, blob) in files.items() if path != RECORD]
+def digest(files: Files, modes: bool = False) -> str:
+    """SHA-256 over the files, the answers file left out.
+
+    Modes are left out too: some drives have none, so that one template would have two digests.
+    """
+    lines = [
+        f"{mode} {blob} {path}\n" if modes else f"{blob} {path}\n"
+        for path, (mode, blob) in files.items()
+        if path != RECORD
+    ]
     return hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+
+
+def matches(files: Files, recorded: str | None) -> bool:
+    """Whether files have the recorded digest, which older records took with the modes."""
+    return recorded in (digest(files), digest(files, modes=True))
+
+
+def kept(text: str) -> list[str]:
+    """The files and folders that the answers file lists under `keep`: no upgrade touches them."""
+    listed = yaml.safe_load(text).get("keep") or []
+    if not isinstance(listed, list) or not all(isinstance(path, str) for path in listed):
+        raise Refused(f"keep in {RECORD} is no list of files: write it as [README.md, docs]")
+    paths = [posixpath.normpath(path) for path in listed]
+    for path in paths:
+        if path in (RECORD, ".", "..") or path.startswith(("/", "../")):
+            advice = "name files and folders of the project, from its root"
+            raise Refused(f"keep in {RECORD} cannot name {path!r}: {advice}")
+    return paths
 
 
 def files_of(folder: Path) -> Files:

@@ -19,13 +19,23 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+if not find_spec("cookiecutter"):
+    sys.exit(
+        f"{sys.executable} has no cookiecutter: use the project's .venv/bin/python, or install it"
+    )
+
+import adoption
 import record
+import trees
 from plumbing import ENVIRONMENT, Refused, ask, git
 from record import LEVEL, RECORD
+from versions import news, refuse_older, version_of
 
 VERSION = (2, 38)  # of git: the first with `git merge-tree --write-tree`
 WHO = ["-c", "user.name=upgrade", "-c", "user.email=upgrade@localhost"]
@@ -42,7 +52,7 @@ CONFLICTS = {  # by the stages that a path has: 1 base, 2 yours, 3 theirs
 WORDS = {"A": "add", "M": "change", "T": "change", "D": "delete"}
 KEEP = "make setup, look with git diff --cached, keep it with git commit --no-edit"
 RESOLVE = "resolve the conflicts, git add them, git commit --no-edit"
-UNDO = "undo it with git merge --abort"
+UNDO = "undo it with git merge --abort, which takes what you staged since with it"
 
 
 class Halfway(Refused):
@@ -63,7 +73,7 @@ class Change(NamedTuple):
 class Project:
     """The project's folder, a part or all of a git repository, in a state that can be merged into."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reading: bool = False, adopt: bool = False) -> None:
         version = ask(Path(), "--version") or "none"
         if tuple(map(int, re.findall(r"\d+", version)[:2])) < VERSION:
             raise Refused(f"it takes git {VERSION[0]}.{VERSION[1]} or newer, here is {version}")
@@ -75,11 +85,42 @@ class Project:
             raise Refused(f"{folder} is in no git repository ({error}): {advice}") from None
         self.folder, self.top, self.git_dir = folder, Path(found[0]), Path(found[1])
         self.format, self.prefix, self.objects = found[2], found[3], (folder / found[4]).resolve()
-        if ask(folder, "rev-parse", "-q", "--verify", f"HEAD:{self.prefix}{RECORD}") is None:
-            raise Refused(f"{folder / RECORD} is in no commit: commit the project, and try again")
+        self.record = ask(folder, "rev-parse", "-q", "--verify", f"HEAD:{self.prefix}{RECORD}")
+        if not self.record and not adopt:
+            raise Refused(self.without_record())
         self.head, self.tree = git(folder, "rev-parse", "HEAD", f"HEAD:{self.prefix}").split()
-        self.check()
-        self.recorded = record.read(git(folder, "cat-file", "blob", f"{self.tree}:{RECORD}"))
+        if not reading:
+            self.check()
+        if adopt:
+            self.adopted()
+        else:
+            text = git(folder, "cat-file", "blob", self.record)
+            self.recorded, self.keep = record.read(text), record.kept(text)
+
+    def without_record(self) -> str:
+        """Why there is no answers file in HEAD, and the way out."""
+        deleted = ("log", "-1", "--format=%h", "--diff-filter=D", "--", RECORD)
+        if commit := ask(self.folder, *deleted):
+            way = f"git checkout {commit}~ -- {RECORD} brings it back"
+            return f"{self.folder / RECORD} was deleted in {commit}: {way}, then commit it"
+        way = "commit the project, or adopt one without a record with hooks/upgrade.py --adopt"
+        return f"{self.folder / RECORD} is in no commit: {way}"
+
+    def adopted(self) -> None:
+        """Take the answers from the project's history or files; Refused if it has a record."""
+        self.keep, told, readable = [], "its files", False
+        with suppress(Refused):
+            record.read(git(self.folder, "cat-file", "blob", self.record or "-"))
+            readable = True
+        if readable:
+            raise Refused(f"it has a {RECORD} already: leave out --adopt")
+        if found := adoption.lost(self.folder, self.prefix):
+            told, text = found
+            self.recorded, self.keep = record.read(text), record.kept(text)
+        else:
+            answers = adoption.from_files(self.folder)
+            self.recorded = {"default_context": answers, "template": {}}
+        print(f"{self.folder.name}: adopted, with the answers from {told}")
 
     def check(self) -> None:
         """Refused unless HEAD, index and files agree, and no other git command waits or works."""
@@ -96,7 +137,7 @@ class Project:
         """The tree of a commit of the project's history whose files have this digest."""
         commits = git(self.folder, "rev-list", "-n", "100", "HEAD", "--", RECORD).split()
         trees = (ask(self.folder, "rev-parse", f"{c}:{self.prefix}") for c in commits)
-        found = (t for t in trees if t and record.digest(record.files_in(self.folder, t)) == files)
+        found = (t for t in trees if t and record.matches(record.files_in(self.folder, t), files))
         return next(found, None)
 
 
@@ -104,7 +145,7 @@ class Workshop:
     """A temporary repository that also sees the project's objects: renderings, trees, the merge."""
 
     def __init__(self, folder: Path, project: Project) -> None:
-        self.folder, self.project = folder, project
+        self.folder, self.project, self.modes = folder, project, True
         git(folder, "init", "-q", f"--object-format={project.format}")
         (folder / ".git/objects/info/alternates").write_bytes(os.fsencode(project.objects) + b"\n")
         places = {"cookiecutters_dir": str(folder), "replay_dir": str(folder / "replay")}
@@ -112,6 +153,7 @@ class Workshop:
 
     def start(self, template: Path, answers: dict, name: str) -> subprocess.Popen:
         """Begin to render the template into the folder `name`; no commit, as it is in a repository."""
+        self.modes &= ask(template, "config", "--type=bool", "core.fileMode") != "false"
         command = [sys.executable, "-m", "cookiecutter", template.resolve(), "--no-input"]
         command += ["--config-file", self.folder / "cookiecutter.yaml", "-o", self.folder / name]
         command += [f"{key}={answer}" for key, answer in answers.items()]
@@ -119,17 +161,18 @@ class Workshop:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
         return subprocess.Popen(command, **options, **pipes)
 
-    def rendered(self, process: subprocess.Popen, name: str) -> tuple[Path, str]:
-        """The folder that `start` was to render, and its digest; Refused if the answers are."""
+    def rendered(self, process: subprocess.Popen, name: str) -> tuple[Path, record.Files]:
+        """The folder that `start` was to render, and its files; Refused if the answers are."""
         said = process.communicate()[0].strip() or "cookiecutter failed"
         if process.returncode:
             raise Refused(f"the template does not take the answers: {said.splitlines()[0]}")
         folder = next((self.folder / name).iterdir())
-        return folder, record.digest(record.files_of(folder))
+        return folder, record.files_of(folder)
 
     def tree(self, folder: Path, only: str = ".") -> str:
         """The git tree of a rendered folder, or of one file in it."""
         place = ("--git-dir", self.folder / ".git", "--work-tree", folder)
+        place += () if self.modes else ("-c", "core.fileMode=false")  # they come from the drive
         index = {"GIT_INDEX_FILE": folder.parent / "index"}
         git(folder, *place, "add", "--all", "--force", "--", only, **index)
         return git(folder, *place, "write-tree", **index).strip()
@@ -148,13 +191,13 @@ class Workshop:
 
         If not, a tree of the answers file alone: with no base, all that differs is a conflict.
         """
-        about, folder, found = self.project.recorded["template"], None, ""
+        about, folder, found = self.project.recorded["template"], None, {}
         with suppress(Refused):
             folder, found = self.rendered(process, "base")
             record.stamp(folder, about)
-        if folder and found == about.get("files"):
+        if folder and record.matches(found, about.get("files")):
             return self.tree(folder), True
-        if tree := self.project.once_written(about.get("files", found)):
+        if tree := self.project.once_written(about.get("files", record.digest(found))):
             return tree, True
         return self.tree(folder, RECORD) if folder else git(self.folder, "mktree").strip(), False
 
@@ -243,18 +286,34 @@ def obstacles(project: Project, changes: list[Change]) -> list[str]:
                     found.append(f"{place} is in the way: commit it, or move it away")
             elif place == path and any(p not in gone and not p.is_dir() for p in path.rglob("*")):
                 found.append(f"{place} is a folder where a file comes: move it away")
+    sparse = ask(project.folder, "config", "--type=bool", "core.sparseCheckout") == "true"
     for entry in git(project.folder, "ls-files", "-v", "-z").split("\0")[:-1]:
         path = project.folder / entry[2:]
         if entry[0] != "H" and path in at and at[path].status != "A":
             bits = "--no-skip-worktree" if entry[0] in "Ss" else "--no-assume-unchanged"
-            found.append(f"{path} is hidden from git: git update-index {bits} {path}")
+            way = f"git update-index {bits} {path}"
+            if sparse and entry[0] == "S":
+                way = "git sparse-checkout disable, until the upgrade is committed"
+            found.append(f"{path} is hidden from git: {way}")
     return list(dict.fromkeys(found))
 
 
-def upgrade(folder: Path, template: Path, given: dict, source: str, dry_run: bool = False) -> int:
+def upgrade(
+    folder: Path,
+    template: Path,
+    given: dict,
+    source: str,
+    dry_run: bool = False,
+    allow_older: bool = False,
+    adopt: bool = False,
+) -> int:
     """Merge; the answers `given` may differ from the recorded ones in the level alone."""
-    project = Project(folder)
+    project = Project(folder, adopt=adopt)
     recorded, was = project.recorded["default_context"], project.recorded["template"]
+    if adopt and not was:  # found in files, where an answer that is given counts more
+        recorded |= given
+    if not allow_older:
+        refuse_older(template, was, source)
     asked = record.answers(recorded, given, template)
     with tempfile.TemporaryDirectory(prefix="upgrade-") as place:
         shop = Workshop(Path(place), project)
@@ -263,17 +322,27 @@ def upgrade(folder: Path, template: Path, given: dict, source: str, dry_run: boo
             rendering, files = shop.rendered(new, "new")
             now = record.read((rendering / RECORD).read_text(encoding="utf-8"))["default_context"]
             once, proved = shop.base(base)
-        if files == was.get("files") and now == recorded:
+        if record.matches(files, was.get("files")) and now == recorded and not adopt:
             print(f"nothing to do: {folder} has level {now[LEVEL]} of this template already")
             return 0
         version = record.write(rendering, template, source)
-        merged, conflicts = shop.merge(once, shop.tree(rendering), f"level-{now[LEVEL]}")
+        if adopt:  # the answers file is the template's, whatever the project has there
+            mine = ("100644", project.record) if project.record else None
+            once = trees.rewritten(shop.folder, once, {RECORD: mine})
+            path, keep = rendering / RECORD, f"keep: {json.dumps(project.keep)}"
+            text = path.read_text(encoding="utf-8").replace("keep: []", keep)
+            path.write_text(text, encoding="utf-8", newline="\n")
+        place = (shop.folder, folder, project.tree, project.keep)
+        (once, theirs), kept = trees.as_in_project(*place, once, shop.tree(rendering))
+        merged, conflicts = shop.merge(once, theirs, f"level-{now[LEVEL]}")
         changes = shop.changes(merged)
         print(f"{folder.name}: level {recorded.get(LEVEL)} -> {now[LEVEL]}, template {version}")
         if not proved:
             print("  what the template once wrote cannot be proved: all that differs is a conflict")
         for change in record.differences(recorded, now):
             print(f"  {change}")
+        for path in kept:
+            print(f"  kept as it is: {path}")
         for change in sorted(c for c in changes if dry_run and c.path not in conflicts):
             print(f"  {WORDS[change.status]} {change.path}")
         count = Counter(WORDS[c.status] for c in changes)
@@ -284,6 +353,9 @@ def upgrade(folder: Path, template: Path, given: dict, source: str, dry_run: boo
             print(f"  conflict in {path}: {about}")
         if found := obstacles(project, changes):
             raise Refused("; ".join(found[:5]))
+        written = {c.path: [f"{c.mode} {c.object}"] for c in changes if c.status != "D"}
+        paths = [f"{project.prefix}{path}" for path in sorted({*written, *conflicts})]
+        trees.rehearse(shop.folder, project.top, paths, shop.index("rehearsal", written))
         if not dry_run:
             title = f"chore: upgrade to MLOps level {now[LEVEL]}, template {version}\n"
             shop.apply(changes, conflicts, title)
@@ -291,12 +363,49 @@ def upgrade(folder: Path, template: Path, given: dict, source: str, dry_run: boo
     return 1 if conflicts else 0
 
 
-def run(folder: Path, *arguments: object, **options: object) -> int:
+def check(folder: Path, template: Path, given: dict, source: str, **options: bool) -> int:
+    """Tell whether the project is what the template writes today: 0 if so; 1, and what is new."""
+    project = Project(folder, reading=True)
+    recorded, was = project.recorded["default_context"], project.recorded["template"]
+    if not options.get("allow_older"):
+        refuse_older(template, was, source)
+    with tempfile.TemporaryDirectory(prefix="upgrade-") as place:
+        shop = Workshop(Path(place), project)
+        with shop.start(template, record.answers(recorded, {}, template), "new") as new:
+            rendering, files = shop.rendered(new, "new")
+        now = record.read((rendering / RECORD).read_text(encoding="utf-8"))["default_context"]
+    current = record.matches(files, was.get("files")) and now == recorded
+    print(f"{folder.name}: template {was.get('version')} -> {version_of(template)}", end="")
+    print(", current" if current else ", behind: make upgrade")
+    for line in () if current else news(template, was):
+        print(line)
+    return 0 if current else 1
+
+
+def difference(folder: Path, template: Path, given: dict, source: str, **options: bool) -> int:
+    """Show where the committed project differs from what the template wrote; own files are left out."""
+    project = Project(folder, reading=True)
+    recorded, was = project.recorded["default_context"], project.recorded["template"]
+    with tempfile.TemporaryDirectory(prefix="upgrade-") as place:
+        shop = Workshop(Path(place), project)
+        with shop.start(shop.old(template, was.get("commit")), recorded, "base") as base:
+            once, proved = shop.base(base)
+        if not proved:
+            raise Refused(
+                "what the template once wrote cannot be proved, so nothing tells the edits"
+            )
+        (once,), _ = trees.as_in_project(shop.folder, folder, project.tree, [], once)
+        flags = ("-r", "-M", "--patch-with-stat", "--diff-filter=a", "--no-ext-diff")
+        print(git(shop.folder, "diff-tree", *flags, once, project.tree), end="")
+    return 0
+
+
+def run(folder: Path, *arguments: object, act: Callable = upgrade, **options: bool) -> int:
     """`upgrade` as a command: a refusal is one sentence on stderr and exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # any file name can be shown
     try:
-        return upgrade(folder.resolve(), *arguments, **options)
+        return act(folder.resolve(), *arguments, **options)
     except (Refused, OSError) as reason:
         sys.stdout.flush()
         state = getattr(reason, "state", Refused.state)
@@ -310,10 +419,25 @@ def main() -> int:
     parser.add_argument("--level", help="maturity level (default: the recorded one)")
     parser.add_argument("--source", default=str(Path(__file__).parents[1]), help="to be recorded")
     parser.add_argument("--dry-run", action="store_true", help="only tell what would change")
+    parser.add_argument("--check", action="store_true", help="only tell whether it is current")
+    parser.add_argument("--diff", action="store_true", help="show what differs from the template's")
+    older = "take a template older than the recorded one"
+    parser.add_argument("--allow-older", action="store_true", help=older)
+    parser.add_argument("--adopt", action="store_true", help="take a project without a record")
+    answer = "an answer for --adopt, instead of the one that is found"
+    parser.add_argument("--answer", action="append", default=[], metavar="KEY=VALUE", help=answer)
     arguments = parser.parse_args()
-    given = {LEVEL: arguments.level} if arguments.level else {}
+    if arguments.answer and not (arguments.adopt and all("=" in a for a in arguments.answer)):
+        parser.error("--answer KEY=VALUE goes with --adopt")
+    given = dict(answer.split("=", 1) for answer in arguments.answer)
+    given |= {LEVEL: arguments.level} if arguments.level else {}
     template = Path(__file__).resolve().parents[1]
-    return run(arguments.project, template, given, arguments.source, dry_run=arguments.dry_run)
+    options = {"allow_older": arguments.allow_older}
+    if arguments.check or arguments.diff:
+        act = check if arguments.check else difference
+    else:
+        act, options = upgrade, options | {"dry_run": arguments.dry_run, "adopt": arguments.adopt}
+    return run(arguments.project, template, given, arguments.source, act=act, **options)
 
 
 if __name__ == "__main__":

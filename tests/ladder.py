@@ -171,9 +171,9 @@ class Ladder:
             BIN / "python", self.template.folder / "hooks/upgrade.py", project, *given, *options
         )
 
-    def upgrade(self, project: Path, level: str | None) -> str:
+    def upgrade(self, project: Path, level: str | None, *options: str) -> str:
         """An upgrade without a conflict, committed; what it said."""
-        done = self.engine(project, level)
+        done = self.engine(project, level, *options)
         assert done.returncode == 0, done.stdout + done.stderr
         if (project / ".git/MERGE_HEAD").exists():
             self.git(project, "commit", "-q", "--no-edit")

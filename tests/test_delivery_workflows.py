@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 from conftest import TEMPLATE, free_port, run
-from ladder import LINE, make_template
+from ladder import LINE, make_template, recorded
 from test_stores import mlflow_server, postgres
 from test_workflows import Ran, Team
 
@@ -298,6 +298,10 @@ def test_a_newer_template_is_proposed(team):
     assert (ran.code, ran.title) == (0, "# nothing newer")
     template = make_template(team.folder / "template")
     team.commit(".cookiecutter.yaml", str(TEMPLATE), str(template.folder))
+    if commit := recorded(team.clone)["template"].get(
+        "commit"
+    ):  # the new one has a history of its own
+        team.commit(".cookiecutter.yaml", f'  commit: "{commit}"\n', "")
     before = team.main()
     ran = team.workflow(TEMPLATE_WORKFLOW, "workflow_dispatch")
     assert ran.code == 0

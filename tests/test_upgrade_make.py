@@ -82,13 +82,60 @@ def test_versions_of_a_template_with_an_address(ladder, project):
     done = make(ladder, project, f"TEMPLATE={address}", "LEVEL=1")
     assert done.returncode == 0, done.stderr
     assert "# three\n" in (project / "params.yaml").read_text()
-    assert recorded(project)["template"]["source"] == address
+    assert recorded(project)["template"]["source"] == f"git+{address}"  # as cookiecutter takes it
     ladder.git(project, "commit", "-q", "--no-edit")
     shutil.rmtree(template.folder / ".git/refs/tags")
     missing = make(ladder, project, "VERSION=nine")
     assert missing.returncode
     assert "TEMPLATE=" in missing.stderr
     assert "Traceback" not in missing.stderr
+
+
+def test_the_remote_is_looked_at_first(ladder, stock, project):
+    """A stale clone is left alone for the newest tag of its remote; offline it is taken, aloud."""
+    remote, clone = ladder.template, ladder.folder / "clone"
+    ladder.git(ladder.folder, "clone", "-q", f"file://{remote.folder}", clone)
+    text = (project / RECORD).read_text(encoding="utf-8").replace(str(remote.folder), str(clone))
+    text = text.replace("  version:", f'  remote: "file://{remote.folder}"\n  version:')
+    (project / RECORD).write_text(text, encoding="utf-8")
+    ladder.commit(project)
+    assert make(ladder, project, "CHECK=1").returncode == 0
+    first = recorded(project)["template"]["commit"]
+    for number, tags in {"two": ["v0.9.0", "v0.10.0"], "three": []}.items():
+        remote.replace("params.yaml", "task:", f"# {number}\ntask:")
+        remote.commit()
+        for tag in tags:
+            ladder.git(remote.folder, "-c", "user.name=A", "tag", "-a", "-m", tag, tag)
+    done = make(ladder, project, "CHECK=1")
+    assert (done.returncode, "behind: make upgrade" in done.stdout) == (2, True), done.stderr
+    done = make(ladder, project)
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (project / "params.yaml").read_text()
+    assert "# two\n" in text
+    assert "# three\n" not in text
+    told = recorded(project)["template"]
+    newest = ladder.git(remote.folder, "rev-parse", "v0.10.0^{commit}").strip()
+    assert (told["source"], told["commit"]) == (str(clone), newest)
+    ladder.git(project, "commit", "-q", "--no-edit")
+    assert "nothing to do" in make(ladder, project).stdout
+    older = make(ladder, project, f"VERSION={first}")
+    assert "name a newer one with VERSION= or TEMPLATE=" in older.stderr
+    assert "make upgrade ALLOW_OLDER=1" in older.stderr
+    ladder.git(clone, "pull", "-q")  # now it is ahead of the newest tag, and so is the project
+    assert make(ladder, project).returncode == 0
+    ladder.git(project, "commit", "-q", "--no-edit")
+    assert "# three\n" in (project / "params.yaml").read_text()
+    ladder.git(clone, "reset", "-q", "--hard", first)
+    assert "nothing to do" in make(ladder, project).stdout
+    done = make(ladder, project, "DIFF=1")
+    assert (done.returncode, done.stdout) == (0, "")
+    remote.folder.rename(ladder.folder / "away")
+    done = make(ladder, project, "LEVEL=1")
+    assert done.returncode
+    assert f"took the template in {clone} as it is" in done.stderr
+    assert "is older than the recorded commit" in done.stderr or "lacks the" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "level 0 -> 1" in make(ladder, project, "LEVEL=1", "ALLOW_OLDER=1").stdout
 
 
 def test_a_template_that_moved(ladder, project):
@@ -117,7 +164,7 @@ def test_a_template_whose_clone_is_gone_is_found_by_its_remote(ladder, project):
     ladder.commit(project)
     done = make(ladder, project, "LEVEL=1")
     assert "level 0 -> 1" in done.stdout, done.stderr
-    assert recorded(project)["template"]["source"] == f"file://{moved}"
+    assert recorded(project)["template"]["source"] == f"git+file://{moved}"
 
 
 def test_mistakes_get_a_sentence(ladder, project):
@@ -132,6 +179,10 @@ def test_mistakes_get_a_sentence(ladder, project):
         assert done.returncode, word
         assert said in done.stderr
         assert "Traceback" not in done.stderr
+    (project / RECORD).unlink()
+    done = make(ladder, project)
+    assert "git checkout HEAD -- .cookiecutter.yaml brings it back" in done.stderr
+    assert "Traceback" not in done.stderr
     (project / RECORD).write_text("default_context: {}\n")
     done = make(ladder, project)
     assert done.returncode

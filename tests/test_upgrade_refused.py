@@ -238,7 +238,7 @@ def test_a_folder_that_becomes_a_file_and_back(ladder, stock):
     ladder.upgrade(case.project, None)
     assert (case.project / "notebooks").read_text() == "no folder any more\n"
     ladder.template = stock.template.copy(ladder.folder / "newest")
-    ladder.upgrade(case.project, None)
+    ladder.upgrade(case.project, None, "--allow-older")
     assert files(case.project) == files(stock.fresh())
     case.write("notebooks/.ipynb_checkpoints/x.ipynb")
     ladder.template = template
@@ -395,10 +395,14 @@ def test_a_broken_repository_is_refused(ladder, stock):
 
 
 def test_a_stop_on_the_way_is_told(ladder, stock):
-    """A filter of the owner's fails while files are written: it says so, and how to get back."""
+    """A filter of the owner's fails while files are written: it says so, and how to get back.
+
+    It fails the second time: whether it works at all is tried before.
+    """
     case = Case(ladder, stock)
     case.git("config", "filter.bad.clean", "cat")
-    case.git("config", "filter.bad.smudge", "exit 1")
+    marker = ladder.folder / "marker"
+    case.git("config", "filter.bad.smudge", f"test ! -e {marker} && touch {marker} && cat")
     case.git("config", "filter.bad.required", "true")
     case.write(".git/info/attributes", "README.md filter=bad\n")
     before = snapshot(case.project)

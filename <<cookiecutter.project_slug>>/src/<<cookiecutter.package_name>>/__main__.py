@@ -57,6 +57,9 @@ STEPS: Steps = {
             "--template": {"help": "folder or address (default: as recorded)"},
             "--version": {"help": "tag, branch or commit of the template (default: the newest)"},
             "--dry-run": {"action": "store_true", "help": "only tell what would change"},
+            "--check": {"action": "store_true", "help": "only tell whether there is a newer one"},
+            "--diff": {"action": "store_true", "help": "show what you changed in its files"},
+            "--allow-older": {"action": "store_true", "help": "go back to an older template"},
         },
     ),
 }
