@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import monorepo
 import record
 from plumbing import ENVIRONMENT, Refused, ask, git
 from record import LEVEL, RECORD
@@ -52,7 +53,10 @@ class Halfway(Refused):
 
 
 class Change(NamedTuple):
-    """What the merge does to a file: status A, M, T or D, and its new mode and object."""
+    """What the merge does to a file: status A, M, T or D, and its new mode and object.
+
+    The path is from the repository's root.
+    """
 
     path: str
     status: str
@@ -80,6 +84,17 @@ class Project:
         self.head, self.tree = git(folder, "rev-parse", "HEAD", f"HEAD:{self.prefix}").split()
         self.check()
         self.recorded = record.read(git(folder, "cat-file", "blob", f"{self.tree}:{RECORD}"))
+        self.slug = self.recorded["default_context"].get("project_slug", folder.name)
+        # Of its workflows those at the repository's root, and those that are to come there.
+        self.outside, self.inside = set[str](), set[str]()
+
+    def place(self, path: str) -> str:
+        """Where a file of the project is, from the repository's root."""
+        return monorepo.place(path, self.prefix, self.slug)
+
+    def shown(self, path: str) -> str:
+        """A path from the repository's root as seen from the project's folder."""
+        return os.path.relpath(path, self.prefix) if self.prefix else path
 
     def check(self) -> None:
         """Refused unless HEAD, index and files agree, and no other git command waits or works."""
@@ -106,9 +121,17 @@ class Workshop:
     def __init__(self, folder: Path, project: Project) -> None:
         self.folder, self.project = folder, project
         git(folder, "init", "-q", f"--object-format={project.format}")
+        (folder / ".git/info/exclude").write_text(
+            "*\n"
+        )  # what is rendered here stays in its folder
         (folder / ".git/objects/info/alternates").write_bytes(os.fsencode(project.objects) + b"\n")
         places = {"cookiecutters_dir": str(folder), "replay_dir": str(folder / "replay")}
         (folder / "cookiecutter.yaml").write_text(json.dumps(places), encoding="utf-8")
+        if project.prefix:
+            where = (project.top, project.prefix, project.slug)
+            project.tree, project.outside, project.inside = monorepo.gathered(
+                folder, project.tree, *where
+            )
 
     def start(self, template: Path, answers: dict, name: str) -> subprocess.Popen:
         """Begin to render the template into the folder `name`; no commit, as it is in a repository."""
@@ -153,6 +176,8 @@ class Workshop:
             folder, found = self.rendered(process, "base")
             record.stamp(folder, about)
         if folder and found == about.get("files"):
+            project = self.project
+            monorepo.adapt(folder, project.prefix, project.slug, project.inside)
             return self.tree(folder), True
         if tree := self.project.once_written(about.get("files", found)):
             return tree, True
@@ -176,7 +201,14 @@ class Workshop:
         flags = ("diff-tree", "-r", "-z", "--raw", "--no-abbrev", "--no-renames")
         words = git(self.folder, *flags, self.project.tree, merged).split("\0")[:-1]
         pairs = ((about.split(), path) for about, path in zip(words[::2], words[1::2], strict=True))
-        found = [Change(path, about[4], about[1], about[3]) for about, path in pairs]
+        found, project = [], self.project
+        for about, path in pairs:
+            status = about[4]
+            if path in project.inside:
+                found.append(Change(project.prefix + path, "D", "0", "0" * len(about[3])))
+                status = "" if status == "D" else "A"
+            if status:
+                found.append(Change(project.place(path), status, about[1], about[3]))
         return sorted(found, key=lambda change: change.status != "D")
 
     def apply(self, changes: list[Change], conflicts: dict[str, list[str]], message: str) -> None:
@@ -198,12 +230,12 @@ class Workshop:
             (project.git_dir / "MERGE_MSG").write_text(message, encoding="utf-8")
             # HEAD itself: git drops it from the parents, so the commit is ordinary, to be rebased.
             (project.git_dir / "MERGE_HEAD").write_text(f"{project.head}\n", encoding="utf-8")
-            for path in (project.folder / c.path for c in changes if c.status == "D"):
+            for path in (project.top / c.path for c in changes if c.status == "D"):
                 path.unlink(missing_ok=True)
                 with suppress(OSError):
-                    while (path := path.parent) != project.folder:
+                    while (path := path.parent) not in (project.folder, project.top):
                         path.rmdir()
-            names = "".join(f"{project.prefix}{c.path}\0" for c in changes if c.status != "D")
+            names = "".join(f"{c.path}\0" for c in changes if c.status != "D")
             write = ("checkout-index", "-f", "-q", "-z", "--stdin")
             git(project.top, *write, text=names, GIT_INDEX_FILE=plain)
             seen = self.index("seen", {})
@@ -216,7 +248,7 @@ class Workshop:
         """A copy of the project's index, or of another one, with some entries changed."""
         index = shutil.copy2(start or self.project.git_dir / "index", self.folder / name)
         pairs = ((about, path) for path, versions in entries.items() for about in versions)
-        text = "".join(f"{about}\t{self.project.prefix}{path}\0" for about, path in pairs)
+        text = "".join(f"{about}\t{path}\0" for about, path in pairs)
         add = ("update-index", "-z", "--add", "--index-info")
         git(self.project.top, *add, text=text, GIT_INDEX_FILE=index)
         return index
@@ -231,20 +263,20 @@ class Workshop:
 
 def obstacles(project: Project, changes: list[Change]) -> list[str]:
     """What is in the way and git does not see: untracked, ignored, hidden files, submodules."""
-    found, at = [], {project.folder / change.path: change for change in changes}
+    found, at = [], {project.top / change.path: change for change in changes}
     gone = {path for path, change in at.items() if change.status == "D"}
     for path, change in at.items():
         if change.mode == "160000" or (path in gone and path.is_dir() and not path.is_symlink()):
             found.append(f"{path} is a submodule where the template writes: move it away")
-        inside = [p for p in path.parents if project.folder in p.parents]
+        inside = [p for p in path.parents if project.top in p.parents]
         for place in (path, *inside) if change.status == "A" else ():
             if place.is_symlink() or not place.is_dir():
                 if os.path.lexists(place) and place not in gone:
                     found.append(f"{place} is in the way: commit it, or move it away")
             elif place == path and any(p not in gone and not p.is_dir() for p in path.rglob("*")):
                 found.append(f"{place} is a folder where a file comes: move it away")
-    for entry in git(project.folder, "ls-files", "-v", "-z").split("\0")[:-1]:
-        path = project.folder / entry[2:]
+    for entry in git(project.top, "ls-files", "-v", "-z").split("\0")[:-1]:
+        path = project.top / entry[2:]
         if entry[0] != "H" and path in at and at[path].status != "A":
             bits = "--no-skip-worktree" if entry[0] in "Ss" else "--no-assume-unchanged"
             found.append(f"{path} is hidden from git: git update-index {bits} {path}")
@@ -263,25 +295,28 @@ def upgrade(folder: Path, template: Path, given: dict, source: str, dry_run: boo
             rendering, files = shop.rendered(new, "new")
             now = record.read((rendering / RECORD).read_text(encoding="utf-8"))["default_context"]
             once, proved = shop.base(base)
-        if files == was.get("files") and now == recorded:
+        moving = any((rendering / path).exists() for path in project.inside)
+        if files == was.get("files") and now == recorded and not moving:
             print(f"nothing to do: {folder} has level {now[LEVEL]} of this template already")
             return 0
         version = record.write(rendering, template, source)
+        monorepo.adapt(rendering, project.prefix, project.slug)
         merged, conflicts = shop.merge(once, shop.tree(rendering), f"level-{now[LEVEL]}")
         changes = shop.changes(merged)
+        conflicts = {project.place(path): versions for path, versions in conflicts.items()}
         print(f"{folder.name}: level {recorded.get(LEVEL)} -> {now[LEVEL]}, template {version}")
         if not proved:
             print("  what the template once wrote cannot be proved: all that differs is a conflict")
         for change in record.differences(recorded, now):
             print(f"  {change}")
         for change in sorted(c for c in changes if dry_run and c.path not in conflicts):
-            print(f"  {WORDS[change.status]} {change.path}")
+            print(f"  {WORDS[change.status]} {project.shown(change.path)}")
         count = Counter(WORDS[c.status] for c in changes)
         print("  " + ", ".join(f"{count[w]} to {w}" for w in ("add", "change", "delete")))
         for path, versions in conflicts.items():
             stages = "".join(version[-1] for version in versions)
             about = CONFLICTS.get(stages, "moved by you or by the template")
-            print(f"  conflict in {path}: {about}")
+            print(f"  conflict in {project.shown(path)}: {about}")
         if found := obstacles(project, changes):
             raise Refused("; ".join(found[:5]))
         if not dry_run:

@@ -109,11 +109,11 @@ def test_every_climb_can_be_committed(ladder, stock, setup, pair):
 def test_every_climb_works(ladder, stock, setup, batches, pair):
     """The project's own tests and the level's main command, after the climb."""
     project = climb(ladder, stock, setup, pair)
-    make(ladder, project, "lint test")
+    run("make", "lint", "test", cwd=project)
     shutil.copytree(batches, project / "data/raw", dirs_exist_ok=True)
     with default_ports():
         for words in MAIN[pair[1]]:
-            make(ladder, project, words)
+            run("make", *words.split(), cwd=project)
 
 
 @pytest.mark.parametrize("level", "012")
