@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import monorepo
+import moves
 import record
 from plumbing import ENVIRONMENT, Refused, ask, git
 from record import LEVEL, RECORD
@@ -39,6 +40,7 @@ CONFLICTS = {  # by the stages that a path has: 1 base, 2 yours, 3 theirs
     "23": "added by you and by the template",
     "12": "changed by you, gone from the template",
     "13": "deleted by you, changed by the template",
+    "3": "new or moved by the template, where its folder is now",
 }
 WORDS = {"A": "add", "M": "change", "T": "change", "D": "delete"}
 KEEP = "make setup, look with git diff --cached, keep it with git commit --no-edit"
@@ -183,10 +185,12 @@ class Workshop:
             return tree, True
         return self.tree(folder, RECORD) if folder else git(self.folder, "mktree").strip(), False
 
-    def merge(self, base: str, theirs: str, label: str) -> tuple[str, dict[str, list[str]]]:
+    def merge(
+        self, base: str, yours: str, theirs: str, label: str
+    ) -> tuple[str, dict[str, list[str]]]:
         """The merged tree, and for each path in conflict its versions: mode, object and stage."""
         start = git(self.folder, *WHO, "commit-tree", base, "-m", "base").strip()
-        for name, tree in (("yours", self.project.tree), (label, theirs)):
+        for name, tree in (("yours", yours), (label, theirs)):
             commit = git(self.folder, *WHO, "commit-tree", tree, "-p", start, "-m", name).strip()
             git(self.folder, "update-ref", f"refs/heads/{name}", commit)
         merge = ("merge-tree", "--write-tree", "-z", "--no-messages", "yours", label)
@@ -195,6 +199,20 @@ class Workshop:
         for about, _, path in (entry.partition("\t") for entry in entries if entry):
             conflicts.setdefault(path, []).append(about)
         return tree, conflicts
+
+    def relocate(
+        self, merged: str, conflicts: dict[str, list[str]], base: str, yours: str
+    ) -> tuple[str, dict[str, str]]:
+        """The merged tree with new files in the folders that the owner moved, and those folders.
+
+        Each such file is added to the conflicts: where it belongs is the owner's to say.
+        """
+        mine = record.files_in(self.folder, yours)
+        new = [p for p in record.files_in(self.folder, merged) if p not in mine | conflicts]
+        folders = moves.moved_folders(self.folder, base, yours)
+        merged, found = moves.relocated(self.folder, merged, new, folders)
+        conflicts |= found
+        return merged, folders
 
     def changes(self, merged: str) -> list[Change]:
         """What the merged tree changes in yours; deletions come first."""
@@ -283,11 +301,24 @@ def obstacles(project: Project, changes: list[Change]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def upgrade(folder: Path, template: Path, given: dict, source: str, dry_run: bool = False) -> int:
-    """Merge; the answers `given` may differ from the recorded ones in the level alone."""
+def upgrade(
+    folder: Path,
+    template: Path,
+    given: dict,
+    source: str,
+    dry_run: bool = False,
+    package: str | None = None,
+) -> int:
+    """Merge; the answers `given` may differ from the recorded ones in the level alone.
+
+    With `package` the project's package gets that name.
+    """
     project = Project(folder)
     recorded, was = project.recorded["default_context"], project.recorded["template"]
     asked = record.answers(recorded, given, template)
+    was_called = recorded.get("package_name", "")
+    if package:
+        asked["package_name"] = package
     with tempfile.TemporaryDirectory(prefix="upgrade-") as place:
         shop = Workshop(Path(place), project)
         old = shop.old(template, was.get("commit"))
@@ -301,13 +332,20 @@ def upgrade(folder: Path, template: Path, given: dict, source: str, dry_run: boo
             return 0
         version = record.write(rendering, template, source)
         monorepo.adapt(rendering, project.prefix, project.slug)
-        merged, conflicts = shop.merge(once, shop.tree(rendering), f"level-{now[LEVEL]}")
+        yours = project.tree
+        if package and package != was_called:
+            moves.refuse_untracked(folder, was_called)
+            yours = moves.renamed(shop.folder, yours, was_called, package)
+        merged, conflicts = shop.merge(once, yours, shop.tree(rendering), f"level-{now[LEVEL]}")
+        merged, folders = shop.relocate(merged, conflicts, once, yours)
         changes = shop.changes(merged)
         conflicts = {project.place(path): versions for path, versions in conflicts.items()}
         print(f"{folder.name}: level {recorded.get(LEVEL)} -> {now[LEVEL]}, template {version}")
         if not proved:
             print("  what the template once wrote cannot be proved: all that differs is a conflict")
-        for change in record.differences(recorded, now):
+        if package and package != was_called:
+            print(f"  package {was_called} -> {package}: its files move, yours too")
+        for change in record.differences(recorded | {"package_name": now["package_name"]}, now):
             print(f"  {change}")
         for change in sorted(c for c in changes if dry_run and c.path not in conflicts):
             print(f"  {WORDS[change.status]} {project.shown(change.path)}")
@@ -317,6 +355,12 @@ def upgrade(folder: Path, template: Path, given: dict, source: str, dry_run: boo
             stages = "".join(version[-1] for version in versions)
             about = CONFLICTS.get(stages, "moved by you or by the template")
             print(f"  conflict in {project.shown(path)}: {about}")
+        called = package or Path(folders.get(f"src/{was_called}", was_called)).name
+        if called != was_called:
+            for path in moves.mentions(shop.folder, merged, was_called):
+                print(f"  {project.shown(project.place(path))} still says {was_called}")
+            if not package:
+                print(f"  you call the package {called}: make upgrade PACKAGE={called} does so too")
         if found := obstacles(project, changes):
             raise Refused("; ".join(found[:5]))
         if not dry_run:
@@ -344,11 +388,13 @@ def main() -> int:
     parser.add_argument("project", type=Path)
     parser.add_argument("--level", help="maturity level (default: the recorded one)")
     parser.add_argument("--source", default=str(Path(__file__).parents[1]), help="to be recorded")
+    parser.add_argument("--package", help="the package's new name (default: the recorded one)")
     parser.add_argument("--dry-run", action="store_true", help="only tell what would change")
     arguments = parser.parse_args()
     given = {LEVEL: arguments.level} if arguments.level else {}
     template = Path(__file__).resolve().parents[1]
-    return run(arguments.project, template, given, arguments.source, dry_run=arguments.dry_run)
+    options = {"dry_run": arguments.dry_run, "package": arguments.package}
+    return run(arguments.project, template, given, arguments.source, **options)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,13 @@ from .params import ROOT
 RECORD = ROOT / ".cookiecutter.yaml"
 
 
-def run(level: str | None, template: str | None, version: str | None, dry_run: bool) -> int:
+def run(
+    level: str | None,
+    package_name: str | None,
+    template: str | None,
+    version: str | None,
+    dry_run: bool,
+) -> int:
     place = template or _recorded()
     with tempfile.TemporaryDirectory(prefix="upgrade-") as folder:
         found = _find(place, version, folder)
@@ -26,6 +32,7 @@ def run(level: str | None, template: str | None, version: str | None, dry_run: b
         if not os.path.isfile(command[1]):
             raise UserError(f"{place} is no template that can upgrade: name one with TEMPLATE=")
         command += ["--source", place, *(["--level", level] if level else [])]
+        command += ["--package", package_name] if package_name else []
         return subprocess.run(command + ["--dry-run"] * dry_run).returncode
 
 
