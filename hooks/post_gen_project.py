@@ -14,12 +14,16 @@ ORIGIN = r"""<< origin(cookiecutter._template) >>"""
 sys.path.insert(0, HOOKS)
 
 import finish  # noqa: E402
+import monorepo  # noqa: E402
 import record  # noqa: E402
 
 if __name__ == "__main__":
     os.unlink(__file__)  # cookiecutter's rendered copy of this hook, which it leaves behind
     project = Path.cwd()
-    finish.remove_empty_folders(project)
     record.write(project, Path(HOOKS).parent, ORIGIN)
+    moved = monorepo.move_out(project, ANSWERS["project_slug"])
+    finish.remove_empty_folders(project)
     committed = finish.first_commit(project, ANSWERS)
     print(finish.next_steps(project, ANSWERS, committed))
+    if moved:
+        print(moved)

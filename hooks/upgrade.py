@@ -31,6 +31,8 @@ if not find_spec("cookiecutter"):
     )
 
 import adoption
+import monorepo
+import moves
 import record
 import trees
 from plumbing import ENVIRONMENT, Refused, ask, git
@@ -48,6 +50,7 @@ CONFLICTS = {  # by the stages that a path has: 1 base, 2 yours, 3 theirs
     "23": "added by you and by the template",
     "12": "changed by you, gone from the template",
     "13": "deleted by you, changed by the template",
+    "3": "new or moved by the template, where its folder is now",
 }
 WORDS = {"A": "add", "M": "change", "T": "change", "D": "delete"}
 KEEP = "make setup, look with git diff --cached, keep it with git commit --no-edit"
@@ -62,7 +65,10 @@ class Halfway(Refused):
 
 
 class Change(NamedTuple):
-    """What the merge does to a file: status A, M, T or D, and its new mode and object."""
+    """What the merge does to a file: status A, M, T or D, and its new mode and object.
+
+    The path is from the repository's root.
+    """
 
     path: str
     status: str
@@ -96,6 +102,17 @@ class Project:
         else:
             text = git(folder, "cat-file", "blob", self.record)
             self.recorded, self.keep = record.read(text), record.kept(text)
+        self.slug = self.recorded["default_context"].get("project_slug", folder.name)
+        # Of its workflows those at the repository's root, and those that are to come there.
+        self.outside, self.inside = set[str](), set[str]()
+
+    def place(self, path: str) -> str:
+        """Where a file of the project is, from the repository's root."""
+        return monorepo.place(path, self.prefix, self.slug)
+
+    def shown(self, path: str) -> str:
+        """A path from the repository's root as seen from the project's folder."""
+        return os.path.relpath(path, self.prefix) if self.prefix else path
 
     def without_record(self) -> str:
         """Why there is no answers file in HEAD, and the way out."""
@@ -147,9 +164,16 @@ class Workshop:
     def __init__(self, folder: Path, project: Project) -> None:
         self.folder, self.project, self.modes = folder, project, True
         git(folder, "init", "-q", f"--object-format={project.format}")
+        # What is rendered here stays in its folder.
+        (folder / ".git/info/exclude").write_text("*\n")
         (folder / ".git/objects/info/alternates").write_bytes(os.fsencode(project.objects) + b"\n")
         places = {"cookiecutters_dir": str(folder), "replay_dir": str(folder / "replay")}
         (folder / "cookiecutter.yaml").write_text(json.dumps(places), encoding="utf-8")
+        if project.prefix:
+            where = (project.top, project.prefix, project.slug)
+            project.tree, project.outside, project.inside = monorepo.gathered(
+                folder, project.tree, *where
+            )
 
     def start(self, template: Path, answers: dict, name: str) -> subprocess.Popen:
         """Begin to render the template into the folder `name`; no commit, as it is in a repository."""
@@ -196,15 +220,19 @@ class Workshop:
             folder, found = self.rendered(process, "base")
             record.stamp(folder, about)
         if folder and record.matches(found, about.get("files")):
+            project = self.project
+            monorepo.adapt(folder, project.prefix, project.slug, project.inside)
             return self.tree(folder), True
         if tree := self.project.once_written(about.get("files", record.digest(found))):
             return tree, True
         return self.tree(folder, RECORD) if folder else git(self.folder, "mktree").strip(), False
 
-    def merge(self, base: str, theirs: str, label: str) -> tuple[str, dict[str, list[str]]]:
+    def merge(
+        self, base: str, yours: str, theirs: str, label: str
+    ) -> tuple[str, dict[str, list[str]]]:
         """The merged tree, and for each path in conflict its versions: mode, object and stage."""
         start = git(self.folder, *WHO, "commit-tree", base, "-m", "base").strip()
-        for name, tree in (("yours", self.project.tree), (label, theirs)):
+        for name, tree in (("yours", yours), (label, theirs)):
             commit = git(self.folder, *WHO, "commit-tree", tree, "-p", start, "-m", name).strip()
             git(self.folder, "update-ref", f"refs/heads/{name}", commit)
         merge = ("merge-tree", "--write-tree", "-z", "--no-messages", "yours", label)
@@ -214,12 +242,33 @@ class Workshop:
             conflicts.setdefault(path, []).append(about)
         return tree, conflicts
 
+    def relocate(
+        self, merged: str, conflicts: dict[str, list[str]], base: str, yours: str
+    ) -> tuple[str, dict[str, str]]:
+        """The merged tree with new files in the folders that the owner moved, and those folders.
+
+        Each such file is added to the conflicts: where it belongs is the owner's to say.
+        """
+        mine = record.files_in(self.folder, yours)
+        new = [p for p in record.files_in(self.folder, merged) if p not in mine | conflicts]
+        folders = moves.moved_folders(self.folder, base, yours)
+        merged, found = moves.relocated(self.folder, merged, new, folders)
+        conflicts |= found
+        return merged, folders
+
     def changes(self, merged: str) -> list[Change]:
         """What the merged tree changes in yours; deletions come first."""
         flags = ("diff-tree", "-r", "-z", "--raw", "--no-abbrev", "--no-renames")
         words = git(self.folder, *flags, self.project.tree, merged).split("\0")[:-1]
         pairs = ((about.split(), path) for about, path in zip(words[::2], words[1::2], strict=True))
-        found = [Change(path, about[4], about[1], about[3]) for about, path in pairs]
+        found, project = [], self.project
+        for about, path in pairs:
+            status = about[4]
+            if path in project.inside:
+                found.append(Change(project.prefix + path, "D", "0", "0" * len(about[3])))
+                status = "" if status == "D" else "A"
+            if status:
+                found.append(Change(project.place(path), status, about[1], about[3]))
         return sorted(found, key=lambda change: change.status != "D")
 
     def apply(self, changes: list[Change], conflicts: dict[str, list[str]], message: str) -> None:
@@ -241,12 +290,12 @@ class Workshop:
             (project.git_dir / "MERGE_MSG").write_text(message, encoding="utf-8")
             # HEAD itself: git drops it from the parents, so the commit is ordinary, to be rebased.
             (project.git_dir / "MERGE_HEAD").write_text(f"{project.head}\n", encoding="utf-8")
-            for path in (project.folder / c.path for c in changes if c.status == "D"):
+            for path in (project.top / c.path for c in changes if c.status == "D"):
                 path.unlink(missing_ok=True)
                 with suppress(OSError):
-                    while (path := path.parent) != project.folder:
+                    while (path := path.parent) not in (project.folder, project.top):
                         path.rmdir()
-            names = "".join(f"{project.prefix}{c.path}\0" for c in changes if c.status != "D")
+            names = "".join(f"{c.path}\0" for c in changes if c.status != "D")
             write = ("checkout-index", "-f", "-q", "-z", "--stdin")
             git(project.top, *write, text=names, GIT_INDEX_FILE=plain)
             seen = self.index("seen", {})
@@ -259,7 +308,7 @@ class Workshop:
         """A copy of the project's index, or of another one, with some entries changed."""
         index = shutil.copy2(start or self.project.git_dir / "index", self.folder / name)
         pairs = ((about, path) for path, versions in entries.items() for about in versions)
-        text = "".join(f"{about}\t{self.project.prefix}{path}\0" for about, path in pairs)
+        text = "".join(f"{about}\t{path}\0" for about, path in pairs)
         add = ("update-index", "-z", "--add", "--index-info")
         git(self.project.top, *add, text=text, GIT_INDEX_FILE=index)
         return index
@@ -274,12 +323,12 @@ class Workshop:
 
 def obstacles(project: Project, changes: list[Change]) -> list[str]:
     """What is in the way and git does not see: untracked, ignored, hidden files, submodules."""
-    found, at = [], {project.folder / change.path: change for change in changes}
+    found, at = [], {project.top / change.path: change for change in changes}
     gone = {path for path, change in at.items() if change.status == "D"}
     for path, change in at.items():
         if change.mode == "160000" or (path in gone and path.is_dir() and not path.is_symlink()):
             found.append(f"{path} is a submodule where the template writes: move it away")
-        inside = [p for p in path.parents if project.folder in p.parents]
+        inside = [p for p in path.parents if project.top in p.parents]
         for place in (path, *inside) if change.status == "A" else ():
             if place.is_symlink() or not place.is_dir():
                 if os.path.lexists(place) and place not in gone:
@@ -287,8 +336,8 @@ def obstacles(project: Project, changes: list[Change]) -> list[str]:
             elif place == path and any(p not in gone and not p.is_dir() for p in path.rglob("*")):
                 found.append(f"{place} is a folder where a file comes: move it away")
     sparse = ask(project.folder, "config", "--type=bool", "core.sparseCheckout") == "true"
-    for entry in git(project.folder, "ls-files", "-v", "-z").split("\0")[:-1]:
-        path = project.folder / entry[2:]
+    for entry in git(project.top, "ls-files", "-v", "-z").split("\0")[:-1]:
+        path = project.top / entry[2:]
         if entry[0] != "H" and path in at and at[path].status != "A":
             bits = "--no-skip-worktree" if entry[0] in "Ss" else "--no-assume-unchanged"
             way = f"git update-index {bits} {path}"
@@ -306,8 +355,12 @@ def upgrade(
     dry_run: bool = False,
     allow_older: bool = False,
     adopt: bool = False,
+    package: str | None = None,
 ) -> int:
-    """Merge; the answers `given` may differ from the recorded ones in the level alone."""
+    """Merge; the answers `given` may differ from the recorded ones in the level alone.
+
+    With `package` the project's package gets that name.
+    """
     project = Project(folder, adopt=adopt)
     recorded, was = project.recorded["default_context"], project.recorded["template"]
     if adopt and not was:  # found in files, where an answer that is given counts more
@@ -315,6 +368,9 @@ def upgrade(
     if not allow_older:
         refuse_older(template, was, source)
     asked = record.answers(recorded, given, template)
+    was_called = recorded.get("package_name", "")
+    if package:
+        asked["package_name"] = package
     with tempfile.TemporaryDirectory(prefix="upgrade-") as place:
         shop = Workshop(Path(place), project)
         old = shop.old(template, was.get("commit"))
@@ -322,7 +378,9 @@ def upgrade(
             rendering, files = shop.rendered(new, "new")
             now = record.read((rendering / RECORD).read_text(encoding="utf-8"))["default_context"]
             once, proved = shop.base(base)
-        if record.matches(files, was.get("files")) and now == recorded and not adopt:
+        moving = any((rendering / path).exists() for path in project.inside)
+        same = record.matches(files, was.get("files")) and now == recorded
+        if same and not (adopt or moving):
             print(f"nothing to do: {folder} has level {now[LEVEL]} of this template already")
             return 0
         version = record.write(rendering, template, source)
@@ -332,29 +390,44 @@ def upgrade(
             path, keep = rendering / RECORD, f"keep: {json.dumps(project.keep)}"
             text = path.read_text(encoding="utf-8").replace("keep: []", keep)
             path.write_text(text, encoding="utf-8", newline="\n")
-        place = (shop.folder, folder, project.tree, project.keep)
-        (once, theirs), kept = trees.as_in_project(*place, once, shop.tree(rendering))
-        merged, conflicts = shop.merge(once, theirs, f"level-{now[LEVEL]}")
+        monorepo.adapt(rendering, project.prefix, project.slug)
+        yours = project.tree
+        if package and package != was_called:
+            moves.refuse_untracked(folder, was_called)
+            yours = moves.renamed(shop.folder, yours, was_called, package)
+        both = (once, shop.tree(rendering))
+        (once, theirs), kept = trees.as_in_project(shop.folder, folder, yours, project.keep, *both)
+        merged, conflicts = shop.merge(once, yours, theirs, f"level-{now[LEVEL]}")
+        merged, folders = shop.relocate(merged, conflicts, once, yours)
         changes = shop.changes(merged)
+        conflicts = {project.place(path): versions for path, versions in conflicts.items()}
         print(f"{folder.name}: level {recorded.get(LEVEL)} -> {now[LEVEL]}, template {version}")
         if not proved:
             print("  what the template once wrote cannot be proved: all that differs is a conflict")
-        for change in record.differences(recorded, now):
+        if package and package != was_called:
+            print(f"  package {was_called} -> {package}: its files move, yours too")
+        for change in record.differences(recorded | {"package_name": now["package_name"]}, now):
             print(f"  {change}")
         for path in kept:
             print(f"  kept as it is: {path}")
         for change in sorted(c for c in changes if dry_run and c.path not in conflicts):
-            print(f"  {WORDS[change.status]} {change.path}")
+            print(f"  {WORDS[change.status]} {project.shown(change.path)}")
         count = Counter(WORDS[c.status] for c in changes)
         print("  " + ", ".join(f"{count[w]} to {w}" for w in ("add", "change", "delete")))
         for path, versions in conflicts.items():
             stages = "".join(version[-1] for version in versions)
             about = CONFLICTS.get(stages, "moved by you or by the template")
-            print(f"  conflict in {path}: {about}")
+            print(f"  conflict in {project.shown(path)}: {about}")
+        called = package or Path(folders.get(f"src/{was_called}", was_called)).name
+        if called != was_called:
+            for path in moves.mentions(shop.folder, merged, was_called):
+                print(f"  {project.shown(project.place(path))} still says {was_called}")
+            if not package:
+                print(f"  you call the package {called}: make upgrade PACKAGE={called} does so too")
         if found := obstacles(project, changes):
             raise Refused("; ".join(found[:5]))
         written = {c.path: [f"{c.mode} {c.object}"] for c in changes if c.status != "D"}
-        paths = [f"{project.prefix}{path}" for path in sorted({*written, *conflicts})]
+        paths = sorted({*written, *conflicts})
         trees.rehearse(shop.folder, project.top, paths, shop.index("rehearsal", written))
         if not dry_run:
             title = f"chore: upgrade to MLOps level {now[LEVEL]}, template {version}\n"
@@ -418,6 +491,7 @@ def main() -> int:
     parser.add_argument("project", type=Path)
     parser.add_argument("--level", help="maturity level (default: the recorded one)")
     parser.add_argument("--source", default=str(Path(__file__).parents[1]), help="to be recorded")
+    parser.add_argument("--package", help="the package's new name (default: the recorded one)")
     parser.add_argument("--dry-run", action="store_true", help="only tell what would change")
     parser.add_argument("--check", action="store_true", help="only tell whether it is current")
     parser.add_argument("--diff", action="store_true", help="show what differs from the template's")
@@ -437,6 +511,7 @@ def main() -> int:
         act = check if arguments.check else difference
     else:
         act, options = upgrade, options | {"dry_run": arguments.dry_run, "adopt": arguments.adopt}
+        options["package"] = arguments.package
     return run(arguments.project, template, given, arguments.source, act=act, **options)
 
 

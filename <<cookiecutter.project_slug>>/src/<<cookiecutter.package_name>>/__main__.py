@@ -54,6 +54,7 @@ STEPS: Steps = {
         "climb to another maturity level, or to a newer template: a git merge",
         {
             "--level": {"help": "maturity level (default: the present one)"},
+            "--package-name": {"help": "another name for the package: its files move"},
             "--template": {"help": "folder or address (default: as recorded)"},
             "--version": {"help": "tag, branch or commit of the template (default: the newest)"},
             "--dry-run": {"action": "store_true", "help": "only tell what would change"},

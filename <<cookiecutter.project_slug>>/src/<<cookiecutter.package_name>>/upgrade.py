@@ -23,13 +23,20 @@ SECONDS_TO_ANSWER = 60
 log = logging.getLogger(__name__)
 
 
-def run(template: str | None, version: str | None, level: str | None, **flags: bool) -> int:
+def run(
+    template: str | None,
+    version: str | None,
+    level: str | None,
+    package_name: str | None,
+    **flags: bool,
+) -> int:
     with tempfile.TemporaryDirectory(prefix="upgrade-") as folder:
         source, found = _find(template, version, os.path.join(folder, "template"))
         command = [sys.executable, os.path.join(found, "hooks", "upgrade.py"), str(ROOT)]
         if not os.path.isfile(command[1]):
             raise UserError(f"{source} is no template that can upgrade: name one with TEMPLATE=")
         command += ["--source", source, *(["--level", level] if level else [])]
+        command += ["--package", package_name] if package_name else []
         command += [f"--{name.replace('_', '-')}" for name, given in flags.items() if given]
         return subprocess.run(command).returncode
 

@@ -1,0 +1,105 @@
+"""Files in other places than the template's: what the owner moved, and a package with a new name."""
+
+import posixpath
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import record
+from plumbing import Refused, git
+from record import RECORD
+
+
+def moved_folders(repository: Path, base: str, yours: str) -> dict[str, str]:
+    """Folders of the base most of whose files are in another folder of yours, and that folder.
+
+    git finds such a folder only if nothing is left in it and new files come directly into it.
+    """
+    flags = ("diff-tree", "-r", "-z", "-M", "-l10000", "--diff-filter=R", "--name-status")
+    words = git(repository, *flags, base, yours).split("\0")[:-1]
+    votes: defaultdict[str, Counter] = defaultdict(Counter)
+    for old, new in zip(words[1::3], words[2::3], strict=True):
+        old, new = posixpath.dirname(old), posixpath.dirname(new)
+        while old and old != new:
+            votes[old][new] += 1
+            if posixpath.basename(old) != posixpath.basename(new):
+                break
+            old, new = posixpath.dirname(old), posixpath.dirname(new)
+    if not votes:
+        return {}
+    folders = Counter(f for path in record.files_in(repository, base) for f in above(path))
+    found = {old: counts.most_common(1)[0] for old, counts in votes.items()}
+    return {old: new for old, (new, count) in found.items() if new and 2 * count > folders[old]}
+
+
+def above(path: str) -> list[str]:
+    """The folders that a path is in, the nearest first."""
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
+
+
+def relocated(
+    repository: Path, merged: str, new: list[str], folders: dict[str, str]
+) -> tuple[str, dict[str, list[str]]]:
+    """The merged tree with the new files where their folders are now, and each as a conflict.
+
+    Where yours has a file at that place, the new one stays at the template's.
+    """
+    files = record.files_in(repository, merged)
+    lines, conflicts = [], {}
+    for path in new:
+        folder = next((folder for folder in above(path) if folder in folders), None)
+        if folder is not None:
+            target = folders[folder] + path[len(folder) :]
+            target = path if target in files else target
+            mode, blob = files[path]
+            lines += [f"0 {'0' * len(blob)}\t{path}\0", f"{mode} {blob}\t{target}\0"]
+            conflicts[target] = [f"{mode} {blob} 3"]
+    return edited(repository, merged, lines) if lines else merged, conflicts
+
+
+def edited(repository: Path, tree: str, lines: list[str]) -> str:
+    """A tree with some entries changed: lines as of `git update-index --index-info`."""
+    index = {"GIT_INDEX_FILE": repository / "moves"}
+    git(repository, "read-tree", tree, **index)
+    git(repository, "update-index", "-z", "--add", "--index-info", text="".join(lines), **index)
+    return git(repository, "write-tree", **index).strip()
+
+
+def mentions(repository: Path, tree: str, name: str) -> list[str]:
+    """The files of a tree that have a name as a word, but for the answers file and binary ones."""
+    found = git(repository, "grep", "--no-color", "-zlwIF", "-e", name, tree, fine=(0, 1)).split(
+        "\0"
+    )[:-1]
+    paths = (entry.partition(":")[2] for entry in found)
+    return sorted(path for path in paths if path != RECORD)
+
+
+def refuse_untracked(project: Path, package: str) -> None:
+    """Refused if the package has files that git does not track: they would stay behind."""
+    others = ("ls-files", "-z", "--others", "--exclude-standard", "--", f"src/{package}")
+    if found := git(project, *others).split("\0")[:-1]:
+        raise Refused(f"git does not track {', '.join(found[:5])}: commit it, and it moves too")
+
+
+def renamed(repository: Path, tree: str, old: str, new: str) -> str:
+    """A tree whose package has another name: files moved; imports, `-m` and paths changed.
+
+    What else says the old name may mean something else, and is left for `mentions` to tell.
+    """
+    files = record.files_in(repository, tree)
+    say = set(mentions(repository, tree, old))
+    code = re.compile(rf"(?:(?<=\bimport )|(?<=\bfrom )|(?<=-m )|(?<=\bsrc/)){re.escape(old)}\b")
+    lines = []
+    for path, (mode, blob) in files.items():
+        inside = path.startswith(f"src/{old}/")
+        target = f"src/{new}/" + path.removeprefix(f"src/{old}/") if inside else path
+        if target != path and target in files:
+            raise Refused(f"{path} cannot become {target}, which is there: move one of them away")
+        if path in say:
+            text = git(repository, "cat-file", "blob", blob)
+            store = ("hash-object", "-w", "--stdin")
+            blob = git(repository, *store, text=code.sub(new, text)).strip()
+        lines += [f"0 {'0' * len(blob)}\t{path}\0"] if inside else []
+        lines += [f"{mode} {blob}\t{target}\0"] if inside or path in say else []
+    return edited(repository, tree, lines)
