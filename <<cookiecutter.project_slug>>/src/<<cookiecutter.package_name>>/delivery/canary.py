@@ -112,7 +112,7 @@ def follows(target: targets.Target, limits: settings.Settings, **wanted: Any) ->
         if wanted.items() <= now.items():
             return
         time.sleep(0.2)
-    raise UserError(f"{target.url} does not follow the registry: /health says why")
+    raise UserError(f"{target.url} does not follow the registry: its log says why")
 
 
 def watch(
