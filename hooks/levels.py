@@ -24,6 +24,7 @@ LEVELS = {
         "src/PACKAGE/artifacts.py",
         "src/PACKAGE/data.py",
         "src/PACKAGE/errors.py",
+        "src/PACKAGE/redaction.py",
         "src/PACKAGE/evaluate.py",
         "src/PACKAGE/example.py",
         "src/PACKAGE/features.py",

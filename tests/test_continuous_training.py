@@ -140,6 +140,7 @@ def reproduced_after_a_squash(project):
     assert told.returncode == 1
     assert "is not reproduced: " in told.stderr
     (project.parent / "original").replace((project.parent / "changed").read_text())
+    changed_in_the_store(project)
     code = """
 from flight_delays import registry, tracking
 client = tracking.connect()
@@ -153,6 +154,27 @@ client.log_metric(judged, "test_brier", client.get_run(judged).data.metrics["tes
     assert "is not reproduced: brier" in told.stderr
     hand = step(project, "reproduce", "--version", "1", check=False)
     assert "is not the pipeline's" in hand.stderr
+
+
+def changed_in_the_store(project):
+    """Of the files that a run keeps none is used that is not the one that was logged."""
+    for name, command in {
+        "code.zip": "reproduce",
+        "params.yaml": "reproduce",
+        "dvc.lock": "lineage",
+        "batches.json": "lineage",
+        "gate.json": "lineage",
+    }.items():
+        found = list(project.glob(f"mlartifacts/**/{name}"))
+        before = [path.read_bytes() for path in found]
+        assert found, name
+        for path, content in zip(found, before, strict=True):
+            path.write_bytes(content + b"\n")
+        told = step(project, command, check=False)
+        for path, content in zip(found, before, strict=True):
+            path.write_bytes(content)
+        assert told.returncode == 1
+        assert f"its file {name} is refused: it is not the one that was logged" in told.stderr
 
 
 def test_a_conflict_in_dvc_lock(make_project, batches, tmp_path):

@@ -109,6 +109,15 @@ def test_kubernetes_gets_digest_and_version(project, environment, tmp_path):
     calls = (tmp_path / "calls").read_text()
     assert "--context there rollout status deployment/service --timeout=60s" in calls
     assert sorted(p.name for p in (project / "deploy").iterdir()) == sorted(["base", *ENVIRONMENTS])
+    for image in ("sha256:../x", "latest"):
+        other = ROLL_OUT.replace('"sha256:" + "b" * 64', repr(image))
+        refused = run(python, "-c", other, cwd=project, check=False, **env)
+        assert "is no digest of a release" in refused.stderr
+    whole = (tmp_path / "applied").read_text()
+    (tmp_path / "applied").write_text(re.sub("@sha256:[0-9a-f]+", ":latest", whole))
+    moved = run(python, "-c", ROLL_OUT, cwd=project, check=False, **env)
+    assert "what runs has no digest" in moved.stderr
+    (tmp_path / "applied").write_text(whole)
     (tmp_path / "stuck").touch()
     assert (
         "kubectl rollout: timed out"
@@ -150,6 +159,8 @@ def test_checkov_accepts_image_manifests_and_workflows(tmp_path):
 
 def test_the_dockerfile_is_clean(project):
     run(BIN / "hadolint", "--no-color", "Dockerfile", cwd=project)
+    text = (project / "Dockerfile").read_text()
+    assert re.search(r"^ARG BASE=[\w.:-]+@sha256:[0-9a-f]{64}$", text, re.M)
     copied = (project / ".dockerignore").read_text().splitlines()
     for line in (project / "Dockerfile").read_text().splitlines():
         if line.startswith("COPY ") and "--from" not in line:
@@ -157,6 +168,53 @@ def test_the_dockerfile_is_clean(project):
                 top = source.split("/")[0].replace("[E]", "E")
                 assert f"!{top}" in copied, source
                 assert (project / source.replace("[E]", "E")).exists(), source
+
+
+@pytest.mark.parametrize("attested", [True, False])
+def test_an_image_that_nothing_attests_is_not_deployed(attested, project, tmp_path):
+    """The step's own script, before the one that deploys; a script stands in for gh."""
+    workflow = yaml.safe_load((project / ".github/workflows/deploy.yml").read_text())
+    steps = workflow["jobs"]["deploy"]["steps"]
+    (place,) = [k for k, step in enumerate(steps) if "attestation" in step.get("run", "")]
+    assert place < [step.get("name") for step in steps].index("Deploy")
+    assert "vars.ATTEST == 'true'" in steps[place]["if"]
+    gh = tmp_path / "gh"
+    gh.write_text(f'#!/bin/sh\necho "$*" > "{tmp_path}/calls"\nexit {int(not attested)}\n')
+    gh.chmod(0o755)
+    env = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "IMAGE": "r.example/x"}
+    env |= {"DIGEST": "sha256:1", "GITHUB_REPOSITORY": "o/x"}
+    env["GITHUB_STEP_SUMMARY"] = str(tmp_path / "summary")
+    done = run("bash", "-ec", steps[place]["run"], cwd=project, check=False, **env)
+    assert (done.returncode == 0) is attested
+    called = (tmp_path / "calls").read_text()
+    assert called.startswith("attestation verify oci://r.example/x@sha256:1 --repo o/x")
+    assert "o/x/.github/workflows/cd.yml --source-ref refs/heads/main" in called
+
+
+@pytest.mark.slow
+def test_the_image_is_built_by_a_setuptools_that_is_checked(project, tmp_path):
+    """The Dockerfile's own command; with other hashes it fails."""
+    text = (project / "Dockerfile").read_text().replace("\\\n", " ")
+    (line,) = [line for line in text.splitlines() if "--build-constraints" in line]
+    command = (
+        line.removeprefix("RUN ").replace("/uv/bin/uv", "uv").replace("/venv", f"{tmp_path}/venv")
+    )
+    run("uv", "venv", "-q", tmp_path / "venv", cwd=project)
+    run("bash", "-ec", command, cwd=project)
+    pins = project / "requirements/continuous_training.txt"
+    kept = pins.read_text()
+    pins.write_text(
+        re.sub(
+            r"(setuptools==.*\\\n +--hash=sha256:)....(.*\\\n +--hash=sha256:)....",
+            r"\g<1>0000\g<2>0000",
+            kept,
+        )
+    )
+    assert pins.read_text() != kept
+    done = run("bash", "-ec", command + " --reinstall", cwd=project, check=False)
+    pins.write_text(kept)
+    assert done.returncode
+    assert "Hash mismatch" in done.stderr
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import module
+from conftest import PACKAGE, module
 
 ROOT = Path.cwd()
 
@@ -79,6 +79,41 @@ def test_register_needs_an_evaluation(trained, step):
     assert step("train")[0] == 0
     code, _, err = step("register", "--run", "last")
     assert (code, "evaluate" in err) == (1, True)
+
+
+def stored_file(run_id: str, name: str) -> Path:
+    """A file of a run, where the store has it."""
+    (found,) = ROOT.glob(f"mlartifacts/**/{run_id}/artifacts/{name}")
+    return found
+
+
+def test_an_evaluation_that_was_changed_is_refused(trained, step):
+    """It is what the gate's record and the model card tell."""
+    _, version, _ = trained
+    path = stored_file(version.run_id, "evaluation/test/evaluation.json")
+    path.write_text(path.read_text() + " ")
+    code, _, err = step("register", "--run", version.run_id)
+    path.write_text(path.read_text()[:-1])
+    assert (code, "evaluation.json is refused" in err) == (1, True)
+    assert step("register", "--run", version.run_id)[0] == 0
+
+
+def test_what_is_not_committed_is_kept_with_its_digest(trained, step):
+    path = ROOT / "src" / PACKAGE / "train.py"
+    text = path.read_text()
+    path.write_text(text + "\n# https://me:Zq7secretword@h.example\n")
+    assert step("train")[0] == 0
+    path.write_text(text)
+    tracking = module("tracking")
+    run = tracking.find_run("last")
+    with tracking.artifact(run, "changes.diff") as diff:
+        assert "+# https://***@h.example" in diff.read_text()
+    stored_file(run.info.run_id, "changes.diff").write_text("other")
+    with (
+        pytest.raises(module("errors").UserError, match="is refused"),
+        tracking.artifact(run, "changes.diff"),
+    ):
+        pass
 
 
 def test_a_later_batch_is_a_point_over_time(trained, step):

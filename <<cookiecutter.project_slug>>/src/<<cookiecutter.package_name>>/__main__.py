@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import sys
+import traceback
 from typing import Any
 
 # Each step is the module of the same name, and its `run` takes these arguments.
@@ -101,6 +102,9 @@ def imported(step: str, package: str) -> Any:
 def main(argv: list[str] | None = None, package: str = __package__, steps: Steps = STEPS) -> int:
     arguments = vars(parser(package, steps).parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from .redaction import guard, redact
+
+    guard()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     # Threads that spin long while they wait make a fit on a busy machine many times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -114,8 +118,9 @@ def main(argv: list[str] | None = None, package: str = __package__, steps: Steps
         from .errors import sentence
 
         message = sentence(error)
-        if message is None:
-            raise
+        if message is None:  # a bug
+            print(redact(traceback.format_exc()), end="", file=sys.stderr)
+            return 1
         print(f"{step}: {message}", file=sys.stderr)
         return getattr(error, "code", 1)
 

@@ -7,7 +7,6 @@ and the server gets that copy, never the stored files.
 
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +16,7 @@ import mlflow
 from . import tracking
 from .errors import UserError
 from .params import load
+from .redaction import relay
 from .registry import load_model, require_version, save_options
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,9 @@ def start(*command: str, port: int, **environment: str) -> None:
     words = [sys.executable, "-m", "mlflow", *command, "--host", "127.0.0.1", "--port", str(port)]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment |= {"PATH": path}  # MLflow looks for its server's programs there
-    process = subprocess.Popen(words, env=os.environ | environment)
     try:
-        code = process.wait()
+        code = relay(words, env=os.environ | environment)
     except KeyboardInterrupt:
-        process.wait()
         return
     if code:
         raise UserError(f"the server ended with code {code}: is port {port} in use (PORT=n)?")

@@ -5,6 +5,8 @@ a command or a notebook starts.
 """
 
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import re
@@ -27,6 +29,7 @@ from . import data
 from .errors import UserError
 from .features import Kinds
 from .params import ROOT, Params
+from .redaction import redact
 from .registry import fingerprint, save_options
 
 EXPERIMENT = "<< cookiecutter.project_slug >>"
@@ -51,6 +54,8 @@ def connect(part: str = "") -> mlflow.MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
+    if redact(uri) != uri:  # of each run MLflow would print the whole address
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT) + part
     mlflow.set_tracking_uri(uri)
     try:
@@ -60,9 +65,8 @@ def connect(part: str = "") -> mlflow.MlflowClient:
             client.create_experiment(name, artifact_location=location)
         mlflow.set_experiment(name)
     except Exception as error:
-        reason = f"cannot use the store {uri}: {' '.join(str(error).split())[:200]}"
-        shown = re.sub(r"//[^@/ ]*@", "//", reason)  # without a name and a password
-        raise UserError(f"MLFLOW_TRACKING_URI: {shown}") from None
+        reason = redact(" ".join(str(error).split()))[:200]
+        raise UserError(f"MLFLOW_TRACKING_URI: cannot use the store {uri}: {reason}") from None
     return client
 
 
@@ -76,7 +80,7 @@ def log_training(
     **tags: str,
 ) -> str:
     """Log one training with everything that it takes to repeat it; returns the id of the run."""
-    connect()
+    client = connect()
     X, _ = data.xy(train, params)
     kinds = Kinds(model.named_steps["tidy"].kinds)
     digest = data.digest(paths)
@@ -84,12 +88,10 @@ def log_training(
     source = CodeDatasetSource({"data.source": params.data.source, "last_batch": paths[-1].stem})
     with mlflow.start_run(run_name=f"train {paths[-1].stem}") as run:
         mlflow.log_params(params.flat() | _period(train, params) | {"last_batch": paths[-1].stem})
-        mlflow.set_tags({"step": "train", "data": digest, **commit(log_diff=True), **tags})
-        for name in WRITTEN:
-            for file in ROOT.glob(name):
-                mlflow.log_artifact(str(file))
-        mlflow.log_artifact(str(ROOT / "params.yaml"))
-        _log_code()
+        mlflow.set_tags({"step": "train", "data": digest, **commit(run.info.run_id), **tags})
+        for file in [file for name in (*WRITTEN, "params.yaml") for file in ROOT.glob(name)]:
+            keep(client, run.info.run_id, file)
+        _log_code(client, run.info.run_id)
         for name, rows in {"train": train, "test": test}.items():
             if rows is None:
                 continue
@@ -99,8 +101,9 @@ def log_training(
             # MLflow infers a schema value by value: a hundred rows say the same in no time.
             vars(dataset)["schema"] = datasets.from_pandas(rows.head(100), source).schema
             mlflow.log_input(dataset, context=name)
-        mlflow.log_dict(data.digests(paths), "batches.json")
-        mlflow.log_text(environment(), "environment.txt")
+        batches = json.dumps(data.digests(paths), indent=2)
+        keep_text(client, run.info.run_id, "batches.json", batches)
+        keep_text(client, run.info.run_id, "environment.txt", environment())
         logged = mlflow.sklearn.log_model(
             model,
             name="model",
@@ -122,8 +125,8 @@ def _period(train: pd.DataFrame, params: Params) -> dict[str, str]:
     return {"fitted_from": str(train[time].min()), "fitted_until": str(train[time].max())}
 
 
-def commit(log_diff: bool = False) -> dict[str, str]:
-    """The commit that trains; with changes on top it is `dirty`, and they are in changes.diff."""
+def commit(run_id: str | None = None) -> dict[str, str]:
+    """The commit that trains; with changes on top it is `dirty`: the run gets them as changes.diff."""
     places = [".", *(f":(exclude){name}" for name in WRITTEN)]
 
     def git(*arguments: str) -> str:
@@ -133,20 +136,48 @@ def commit(log_diff: bool = False) -> dict[str, str]:
     try:
         head = git("rev-parse", "HEAD")
         changed = git("status", "--porcelain", "--", *places)
-        if changed and log_diff:
-            mlflow.log_text(changed + "\n\n" + git("diff", "HEAD", "--", *places), "changes.diff")
+        if changed and run_id:
+            text = redact(changed + "\n\n" + git("diff", "HEAD", "--", *places))
+            keep_text(mlflow.MlflowClient(), run_id, "changes.diff", text)
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "none", "dirty": "true"}
     return {"commit": head, "dirty": str(bool(changed)).lower()}
 
 
-def _log_code() -> None:
+def _log_code(client: mlflow.MlflowClient, run_id: str) -> None:
     """Keep the committed code: a commit can be gone after a squash."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "code.zip"
-        command = ["git", "archive", "--format=zip", "-9", f"--output={path}", "HEAD"]
-        if subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0:
-            mlflow.log_artifact(str(path))
+        if archive("HEAD", path):
+            keep(client, run_id, path)
+
+
+def archive(commit: str, path: Path) -> bool:
+    """Write the project's code of a commit into a zip; False if this repository has no such commit."""
+    command = ["git", "archive", "--format=zip", "-9", f"--output={path}", commit]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    return False
+
+
+def keep(client: mlflow.MlflowClient, run_id: str, path: Path, folder: str = "") -> None:
+    """Add a file to a run, and its digest as a tag, by which `artifact` checks what is read back."""
+    client.log_artifact(run_id, str(path), folder or None)
+    name = f"{folder}/{path.name}".lstrip("/")
+    client.set_tag(run_id, _digest_of(name), hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def keep_text(client: mlflow.MlflowClient, run_id: str, name: str, text: str) -> None:
+    """`keep` for a text."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_text(text, encoding="utf-8")
+        keep(client, run_id, path)
+
+
+def _digest_of(name: str) -> str:
+    """The tag with the SHA-256 of a run's file; MLflow allows no other letters."""
+    return "sha256/" + re.sub(r"[^\w./ -]", "_", name)
 
 
 def environment() -> str:
@@ -167,7 +198,7 @@ def log_evaluation(run: Run, table: pd.DataFrame, batch: str | None, files: list
     for name, value in candidate.iloc[3:].dropna().items():
         client.log_metric(run_id, f"{prefix}_{name}", float(value), step=step_of(batch or ""))
     for file in files:
-        client.log_artifact(run_id, str(file), f"evaluation/{batch or 'test'}")
+        keep(client, run_id, file, f"evaluation/{batch or 'test'}")
 
 
 def step_of(batch: str) -> int:
@@ -177,7 +208,11 @@ def step_of(batch: str) -> int:
 
 @contextlib.contextmanager
 def artifact(run: Run, name: str) -> Iterator[Path | None]:
-    """A file that the run keeps, for as long as the block; None if it keeps none of that name."""
+    """A file that the run keeps, for as long as the block; None if it keeps none of that name.
+
+    Raises UserError if it is not the file that was logged: whoever can write to the artifacts alone
+    changes no code and no verdict.
+    """
     with tempfile.TemporaryDirectory() as folder:
         try:
             found = mlflow.artifacts.download_artifacts(
@@ -185,6 +220,13 @@ def artifact(run: Run, name: str) -> Iterator[Path | None]:
             )
         except (mlflow.MlflowException, OSError):
             found = None
+        if found is not None:
+            digest = hashlib.sha256(Path(found).read_bytes()).hexdigest()
+            tags = mlflow.MlflowClient().get_run(run.info.run_id).data.tags
+            if tags.get(_digest_of(name)) != digest:
+                raise UserError(
+                    f"run {run.info.run_id}: its file {name} is refused: it is not the one that was logged"
+                )
         yield Path(found) if found else None
 
 

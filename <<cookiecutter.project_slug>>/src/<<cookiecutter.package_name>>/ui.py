@@ -20,6 +20,7 @@ def run(port: int) -> None:
         log.info("the runs are at %s", uri)
         return
     log.info("runs and models: http://127.0.0.1:%d", port)
+    # Its address may hold a password, which all see in a list of processes: so not as an argument.
     # One process and no job runner: the pages need no more.
     light = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    start("server", "--backend-store-uri", uri, "--workers", "1", port=port, **light)
+    start("server", "--workers", "1", port=port, MLFLOW_BACKEND_STORE_URI=uri, **light)

@@ -174,8 +174,34 @@ def test_a_version_or_release_that_is_not_there_changes_nothing(released, params
     before = targets.ready(url())
     assert main(["deploy", "--env", "dev", "--version", "99"]) == 1
     assert "no version of" in capsys.readouterr().err
-    assert main(["deploy", "--env", "dev", "--image", "sha256:0"]) == 1
+    assert main(["deploy", "--env", "dev", "--image", f"sha256:{'0' * 64}"]) == 1
     assert "run the step `build`" in capsys.readouterr().err
+    for image in ("sha256:0", "sha256:../../elsewhere", "latest", f"sha256:{'0' * 64}\n"):
+        assert main(["deploy", "--env", "dev", "--image", image]) == 1
+        assert "is no digest of a release" in capsys.readouterr().err
+    assert targets.ready(url()) | {"parent": 0} == before | {"parent": 0}
+
+
+def test_a_release_that_was_changed_does_not_start(released, capsys):
+    """A file edited, added, taken away; a link. To build it anew mends it, and what runs stays."""
+    before = targets.ready(url())
+    digest = releases.build()
+    place = releases.path_of(digest)
+    code = next(place.glob("site/*/train.py"))
+    text = code.read_text(encoding="utf-8")
+    for change, undo in [
+        (lambda: code.write_text(f"{text}#"), lambda: code.write_text(text, encoding="utf-8")),
+        (lambda: (place / "site/sklearn.py").touch(), (place / "site/sklearn.py").unlink),
+        (lambda: (place / "sklearn").symlink_to("/"), (place / "sklearn").unlink),
+        (code.unlink, lambda: code.write_text(text, encoding="utf-8")),
+    ]:
+        change()
+        assert main(["deploy", "--env", "dev", "--image", digest]) == 1
+        assert "were changed" in capsys.readouterr().err
+        undo()
+    code.unlink()
+    assert releases.build() == digest
+    assert releases.verified(digest) == place
     assert targets.ready(url()) | {"parent": 0} == before | {"parent": 0}
 
 

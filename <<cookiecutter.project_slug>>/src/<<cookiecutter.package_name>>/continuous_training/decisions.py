@@ -104,7 +104,7 @@ def log(
     client: mlflow.MlflowClient, run_id: str, written: dict, seconds: dict[str, float], state: State
 ) -> None:
     """Keep a decision in its run."""
-    client.log_dict(run_id, written, "gate.json")
+    tracking.keep_text(client, run_id, "gate.json", json.dumps(written, indent=2) + "\n")
     for name, value in seconds.items():
         client.log_metric(run_id, f"seconds_{name}", value)
     tags = {key: written[key] for key in ("decision", "trigger", "commit", "data")}

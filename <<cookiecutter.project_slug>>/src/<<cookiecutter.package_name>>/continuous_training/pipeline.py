@@ -20,6 +20,7 @@ from mlflow.entities import Run
 from .. import data, tracking
 from ..errors import UserError
 from ..params import ROOT, Params, load, parse
+from ..redaction import relay
 from ..registry import read_model
 from ..train import score
 from . import decisions, settings, validate
@@ -44,7 +45,7 @@ def dvc(*arguments: str) -> int:
     environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "true"}
     # What it says on stdout is for those who call it themselves; errors and the stages use stderr.
     quiet = subprocess.DEVNULL
-    return subprocess.run(command, cwd=ROOT, env=environment, stdout=quiet).returncode
+    return relay(command, cwd=ROOT, env=environment, stdout=quiet)
 
 
 def reproduce(params: Params) -> None:
@@ -130,7 +131,7 @@ def record(params: Params, **tags: str) -> Run:
         model, train, holdout, metrics, paths, params, dvc_model=str(digest), **tags
     )
     for file in sorted((ROOT / "reports/challenger").iterdir()):
-        client.log_artifact(run_id, str(file), "evaluation/test")
+        tracking.keep(client, run_id, file, "evaluation/test")
     for stage, seconds in json.loads((ROOT / TIMES).read_text(encoding="utf-8")).items():
         client.log_metric(run_id, f"seconds_{stage}", seconds)
     return client.get_run(run_id)

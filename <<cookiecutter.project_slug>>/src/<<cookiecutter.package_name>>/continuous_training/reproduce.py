@@ -8,6 +8,7 @@ on all rows, and compares metrics and predictions: they must be equal to the las
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from dvc.config import Config
 from dvc.repo import Repo
 from mlflow.entities import Run
 
@@ -24,28 +26,33 @@ from .. import data, tracking
 from ..errors import UserError
 from ..evaluate import predict
 from ..params import ROOT, load
+from ..redaction import relay
 from ..registry import load_model, require_version
 from ..train import fit
 from .pipeline import prepared
 
 REBUILT = "rebuilt.parquet"
+COMMIT = re.compile("[0-9a-f]{40,64}")
 
 log = logging.getLogger(__name__)
 
 
 def checkout(run: Run, folder: Path) -> None:
-    """The code and the pipeline's state as the run keeps them."""
-    with tracking.artifact(run, "code.zip") as path:
-        if path is None:
-            raise UserError(f"run {run.info.run_id} keeps no code: it was trained without git")
+    """The code of the run's commit, or as the run keeps it if that is gone; the pipeline's state."""
+    with tempfile.TemporaryDirectory() as place, tracking.artifact(run, "code.zip") as kept:
+        commit, path = run.data.tags["commit"], Path(place) / "code.zip"
+        if not (COMMIT.fullmatch(commit) and tracking.archive(commit, path)):
+            if kept is None:
+                raise UserError(f"run {run.info.run_id} keeps no code: it was trained without git")
+            path = kept
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)
-    for file in ("dvc.lock", "schema.yaml", "params.yaml", *_pointers(run)):
-        with tracking.artifact(run, file) as path:
-            if path is not None:
-                place = folder / ("data" if path.suffix == ".dvc" else "")
-                place.mkdir(exist_ok=True)
-                shutil.copy(path, place)
+    for name in ("dvc.lock", "schema.yaml", "params.yaml", *_pointers(run)):
+        with tracking.artifact(run, name) as file:
+            if file is not None:
+                target = folder / ("data" if file.suffix == ".dvc" else "")
+                target.mkdir(exist_ok=True)
+                shutil.copy(file, target)
 
 
 def _pointers(run: Run) -> list[str]:
@@ -58,7 +65,7 @@ def run_in(folder: Path, *command: str) -> None:
     environment = os.environ | {"PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "true"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     command, quiet = (sys.executable, *command), subprocess.DEVNULL
-    if subprocess.run(command, stdout=quiet, cwd=folder, env=environment).returncode:
+    if relay(list(command), stdout=quiet, cwd=folder, env=environment):
         raise UserError(f"`{' '.join(command[2:4])}` failed in the clean folder: see above")
 
 
@@ -67,12 +74,14 @@ def pull(folder: Path, pointers: list[str]) -> None:
     local = ROOT / ".dvc/config.local"  # what is there is secret, or of this machine
     if local.exists():
         shutil.copy(local, folder / ".dvc")
-    run_in(folder, "-m", "dvc", "config", "--local", "core.no_scm", "true")
     here = Repo(str(ROOT))
-    cache = Path(here.cache.local.path).parents[1]
-    run_in(folder, "-m", "dvc", "cache", "dir", "--local", str(cache))
-    for name, remote in here.config["remote"].items():  # a folder's is relative in the file alone
-        run_in(folder, "-m", "dvc", "remote", "modify", "--local", name, "url", remote["url"])
+    # Not by DVC's commands: an address may hold a password, which all see in a list of processes.
+    with Config(str(folder / ".dvc"), validate=False).edit("local") as config:
+        config.setdefault("core", {})["no_scm"] = True
+        config.setdefault("cache", {})["dir"] = str(Path(here.cache.local.path).parents[1])
+        # A folder's address is relative in the file alone.
+        for name, remote in here.config["remote"].items():
+            config.setdefault("remote", {}).setdefault(name, {})["url"] = remote["url"]
     run_in(folder, "-m", "dvc", "pull", "--quiet", *(f"data/{name}" for name in pointers))
 
 

@@ -110,7 +110,7 @@ def follows(target: targets.Target, limits: settings.Settings, **wanted: Any) ->
         if wanted.items() <= now.items():
             return
         time.sleep(0.2)
-    raise UserError(f"{target.url} does not follow the registry: /health says why")
+    raise UserError(f"{target.url} does not follow the registry: its log says why")
 
 
 def watch(
@@ -164,7 +164,8 @@ def cuts(known: pd.Series) -> dict[str, Bins]:
     Bins of equal counts would magnify differences that decide nothing, such as between probabilities
     of 0.001 and 0.002.
     """
-    edges = np.linspace(*known.quantile([0.01, 0.99]), 11)[1:-1]
+    low, high = known.quantile([0.01, 0.99])
+    edges = np.linspace(low, high, 11)[1:-1]
     return {"score": Bins("number", np.unique(edges))}
 
 

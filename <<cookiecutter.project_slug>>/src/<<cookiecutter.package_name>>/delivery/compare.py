@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..params import ROOT, load
+from ..redaction import redact
 
 # Runs on the code and the settings of a checkout, which may be older than this module.
 SAMPLE = """
@@ -39,7 +40,8 @@ def sample(folder: Path, rows: int) -> tuple[int, dict[str, float]]:
     environment = os.environ | {"PYTHONPATH": str(folder / "src")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"the sample cannot be trained in {folder}: {done.stderr.strip()[-500:]}")
+        reason = redact(done.stderr.strip())[-500:]
+        raise UserError(f"the sample cannot be trained in {folder}: {reason}")
     count, metrics = json.loads(done.stdout.splitlines()[-1])
     return count, metrics
 

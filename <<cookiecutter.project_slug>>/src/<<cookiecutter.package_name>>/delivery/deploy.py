@@ -15,6 +15,7 @@ from .. import tracking
 from ..errors import UserError
 from ..markdown import plain
 from ..params import ROOT, load
+from ..redaction import redact
 from ..registry import find_version, load_model, require_version
 from . import arms, checks, releases, settings, targets
 from .scoring import golden
@@ -35,7 +36,7 @@ def run(env: str, image: str | None, version: str | None, stop: bool = False) ->
             raise UserError(
                 f"{env}: nothing runs in {below}: deploy there, or name image and version"
             )
-        image = image or (passed.image if passed else releases.build())
+        image = releases.checked(image or (passed.image if passed else releases.build()))
         deploy(env, target, image, version or (below if passed and below else "champion"), limits)
 
 
@@ -72,7 +73,7 @@ def deploy(
                 if target.current() != before:
                     target.roll_out(before, limits.checks.ready)
                 back = f"rolled back to version {before.version} of {before.image[:19]}"
-            written |= {"decision": "rolled back", "checks": [f"{error}", back]}
+            written |= {"decision": "rolled back", "checks": [redact(f"{error}"), back]}
             _write(written)
             raise UserError(f"{env}: {error}; {back}") from error
         finally:

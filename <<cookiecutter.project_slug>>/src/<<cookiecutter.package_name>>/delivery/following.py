@@ -60,7 +60,7 @@ class Following:
         except Exception as error:  # the registry is away: keep answering
             if service.lost is None:
                 log.warning("the registry cannot be followed: %s", sentence(error) or error)
-            service.lost = sentence(error) or repr(error)
+            service.lost = "not followed"  # why is in the log: anybody may read /health
             return
         service.lost = None
         changed = wanted != service.routes

@@ -22,6 +22,7 @@ from .. import feature_views
 from ..continuous_training.feature_store import OnlineStore
 from ..features import MISSING, Kinds
 from ..params import Data
+from ..redaction import redact
 
 EPOCH, MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
 ROWS = 10_000  # that are fetched at once
@@ -91,7 +92,7 @@ class Online:
                 self._read(self.store, connection.execution_options(yield_per=ROWS))
         except sql.exc.SQLAlchemyError as error:
             self.missed += 1
-            said = " ".join(str(error.__cause__ or error).split())[:300]
+            said = redact(" ".join(str(error.__cause__ or error).split()))[:300]
             self._warn(f"it cannot be read (FEATURE_STORE_URL): {said}")
             return
         filled = any(sums.entities for sums in self.sums.values())

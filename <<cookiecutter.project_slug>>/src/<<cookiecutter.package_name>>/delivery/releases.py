@@ -8,6 +8,7 @@ A release holds the package, the settings and the pins: going back brings all of
 import hashlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,10 +20,12 @@ from pathlib import Path
 from .. import tracking
 from ..errors import UserError
 from ..params import ROOT
+from ..redaction import redact
 
 # Variables of a release that runs: its digest, and the commit that it was built from.
 IMAGE, COMMIT = "RELEASE_IMAGE", "RELEASE_COMMIT"
 CHECK = "CHECK_TOKEN"  # the variable with what its checks send, so that they are not logged
+DIGEST = re.compile("sha256:[0-9a-f]{64}")
 PINS = "requirements/service.txt"  # what runs in production, also in the image
 SETTINGS = ("params.yaml", "continuous_training.yaml", "delivery.yaml")
 
@@ -60,14 +63,42 @@ def build() -> str:
             shutil.copy(source / name, place)
         shutil.copy(source / PINS, place / "requirements.txt")
         (place / "commit").write_text(commit["commit"] + "\n", encoding="utf-8")
-        total = hashlib.sha256()
-        for path in sorted(p for p in place.rglob("*") if p.is_file()):
-            total.update(path.relative_to(place).as_posix().encode() + b"\0" + path.read_bytes())
-        digest = f"sha256:{total.hexdigest()}"
-        if not path_of(digest).exists():
-            path_of(digest).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(place, path_of(digest))
+        digest = digest_of(place)
+        found = path_of(digest)
+        if not found.exists() or digest_of(found) != digest:  # somebody has changed it
+            shutil.rmtree(found, ignore_errors=True)
+            found.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(place, found)
     return digest
+
+
+def digest_of(folder: Path) -> str:
+    """The digest of a release's files, their names and lengths. A link in it is no file of ours."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            continue
+        content = b"" if path.is_symlink() else path.read_bytes()
+        kind = "link" if path.is_symlink() else str(len(content))
+        total.update(f"{path.relative_to(folder).as_posix()}\0{kind}\0".encode() + content)
+    return f"sha256:{total.hexdigest()}"
+
+
+def checked(digest: str) -> str:
+    """A digest, wherever it comes from; UserError if it is none, such as a path."""
+    if not DIGEST.fullmatch(digest):
+        raise UserError(f"{digest!r} is no digest of a release: sha256: and 64 digits of 0-9, a-f")
+    return digest
+
+
+def verified(digest: str) -> Path:
+    """The folder of a release; UserError if it is not here, or its files are not those of the digest."""
+    place = path_of(digest)
+    if not place.is_dir():
+        raise UserError(f"release {digest} is not in {home()}: run the step `build`")
+    if digest_of(place) != digest:
+        raise UserError(f"release {digest} is refused: its files in {place} were changed")
+    return place
 
 
 def python(digest: str) -> Path:
@@ -105,7 +136,8 @@ def _run(*command: str, cwd: Path, **environment: str) -> str:
     options = {"env": os.environ | environment, "capture_output": True, "text": True}
     done = subprocess.run(command, cwd=cwd, **options)  # type: ignore[call-overload]
     if done.returncode:
-        raise UserError(f"the release cannot be built: {done.stdout[-300:]}{done.stderr[-300:]}")
+        reason = redact(done.stdout)[-300:] + redact(done.stderr)[-300:]
+        raise UserError(f"the release cannot be built: {reason}")
     return done.stdout
 
 
@@ -115,5 +147,5 @@ def _unpack(path: Path, folder: Path) -> None:
 
 
 def path_of(digest: str) -> Path:
-    """The folder of a release."""
-    return home() / "releases" / digest.removeprefix("sha256:")
+    """The folder of a release; UserError if this is no digest."""
+    return home() / "releases" / checked(digest).removeprefix("sha256:")

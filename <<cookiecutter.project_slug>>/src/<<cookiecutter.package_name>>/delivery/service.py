@@ -38,7 +38,7 @@ from .journal import Journal, Table
 from .listening import Server, host_name, host_names, listen
 from .metrics import Metrics
 from .online import Online, names
-from .releases import CHECK, COMMIT, IMAGE
+from .releases import CHECK, COMMIT, IMAGE, checked
 from .schema import TOKEN, RefusedError, Schema
 from .scoring import Served
 from .supervise import PARENT
@@ -75,7 +75,7 @@ class Service:
         self.check = os.environ.get(CHECK, "").encode()
         self.loaded = {str(served.version): served}
         self.refused: dict[str, str] = {}  # version -> why it may not serve
-        self.lost: str | None = None  # why it does not follow the registry
+        self.lost: str | None = None  # that it does not follow the registry
         self.shadow: Shadow | None = None
         self.served, self.process, self.numbers = served, uuid.uuid4().hex, itertools.count()
         self.api = self._api(name)
@@ -240,9 +240,12 @@ class Service:
 
         @api.get("/health")
         def health() -> dict[str, Any]:
-            """The process lives; how it scores, why it follows no registry, what it refused."""
+            """The process lives; how it scores, whether it follows the registry, which versions it refused.
+
+            Why is in the log alone: whoever reaches the service may read this.
+            """
             scoring = {"fast": self.served.fast is not None, "why": self.served.why}
-            said = {"scoring": scoring, "registry": self.lost, "refused": self.refused}
+            said = {"scoring": scoring, "registry": self.lost, "refused": sorted(self.refused)}
             return {"status": "ok", **said}
 
         @api.get("/ready")
@@ -290,6 +293,8 @@ def run(env: str, port: int) -> None:
     sys.setswitchinterval(0.001)  # threads that carry the log or ask the registry make none wait
     params, limits = load(), settings.load()
     settings.before(env, limits)
+    if image := os.environ.get(IMAGE):
+        checked(image)
     client, name = tracking.connect(), params.register_.name
     served, journal = Served(require_version(client, name, env), params), None
     if url := os.environ.get("PREDICTION_LOG_URL"):

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import UserError, sentence
+from ..redaction import redact
 from ..tracking import EXPERIMENT
 
 Task = Callable[[Any, int], Iterator[bytes]]  # of what all tasks share, and a task's number
@@ -55,7 +56,7 @@ def session() -> Any:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]
+    return redact(" ".join(str(error).split()))[:400]
 
 
 def answers(task: Task, shared: Any, count: int) -> Iterator[bytes]:

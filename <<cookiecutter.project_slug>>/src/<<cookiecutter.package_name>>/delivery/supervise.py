@@ -15,6 +15,7 @@ from typing import Any
 
 from ..__main__ import imported
 from ..__main__ import main as step
+from ..redaction import guard
 
 PARENT = "SERVICE_PARENT"  # the variable that tells a service who looks after it
 YOUNG = 10  # seconds: what fails sooner than that at first will not do better the next time
@@ -67,4 +68,5 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    guard()
     sys.exit(main(sys.argv[1:]))

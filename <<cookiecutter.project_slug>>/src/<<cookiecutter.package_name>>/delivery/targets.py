@@ -20,7 +20,7 @@ import yaml
 
 from ..errors import UserError
 from ..params import ROOT
-from .releases import CHECK, COMMIT, IMAGE, home, path_of, prediction_log, python
+from .releases import CHECK, COMMIT, DIGEST, IMAGE, checked, home, prediction_log, python, verified
 from .settings import Settings
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it says a line a request
@@ -99,12 +99,11 @@ class Local:
         _stop(_load(self.state).get("before"))
 
     def _start(self, release: Release) -> subprocess.Popen:
-        place = path_of(release.image)
-        if not place.is_dir():
-            raise UserError(f"release {release.image} is not in {home()}: run the step `build`")
+        place = verified(release.image)
         environment = os.environ | {"PYTHONPATH": str(place / "site"), IMAGE: release.image}
         environment |= {COMMIT: (place / "commit").read_text(encoding="utf-8").strip()}
         environment["OMP_NUM_THREADS"] = "1"
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the release stays as its digest says
         environment.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{ROOT / 'mlflow.db'}")
         environment["PREDICTION_LOG_URL"] = prediction_log()
         environment[CHECK] = self.check = secrets.token_urlsafe()
@@ -174,10 +173,13 @@ class Kubernetes:
         for item in (i for i in items if i["kind"] == "Deployment"):
             pod = item["spec"]["template"]
             image = pod["spec"]["containers"][0]["image"].partition("@")[2]
+            if not DIGEST.fullmatch(image):
+                raise UserError(f"{self.name}: what runs has no digest: stop it first (STOP=1)")
             return Release(image, pod["metadata"]["annotations"]["model-version"])
         return None
 
     def roll_out(self, release: Release, seconds: float) -> None:
+        digest = checked(release.image)
         self.check = secrets.token_urlsafe()
         # The digest of the secret is in the pods: they start anew, and with it.
         check = hashlib.sha256(self.check.encode()).hexdigest()
@@ -186,7 +188,7 @@ class Kubernetes:
                 "apiVersion": "kustomize.config.k8s.io/v1beta1",
                 "kind": "Kustomization",
                 "resources": [f"../{self.name}"],
-                "images": [{"name": "service", "newName": self.image, "digest": release.image}],
+                "images": [{"name": "service", "newName": self.image, "digest": digest}],
                 "commonAnnotations": {"model-version": release.version, "check": check},
                 "namespace": self._namespace(),
                 "secretGenerator": [{"name": "check", "literals": [f"{CHECK}={self.check}"]}],

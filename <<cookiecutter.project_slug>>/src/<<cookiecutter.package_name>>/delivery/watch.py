@@ -17,6 +17,7 @@ from ..continuous_training.settings import Settings as Rules
 from ..errors import UserError
 from ..features import Kinds
 from ..params import Params
+from ..redaction import redact
 from ..registry import find_version, load_model, require_version
 from . import live, live_drift, predictions, settings, targets
 from .journal import Table
@@ -155,14 +156,15 @@ def service(url: str) -> dict[str, Any]:
         text = httpx.get(f"{url}/metrics", timeout=5).raise_for_status().text
         samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
     except (httpx.HTTPError, ValueError):
-        return {"url": url, "answers": False}
+        return {"url": redact(url), "answers": False}
     values = {s.name: s.value for s in samples if not s.labels}
     asked = {s.labels["status"]: s.value for s in samples if s.name == "requests_total"}
     names = ("prediction_log_dropped", "prediction_log_rejected", "prediction_log_size")
     found = {name: int(values.get(name, 0)) for name in names}
     found["refused_versions"] = int(values.get("refused_versions_total", 0))
     failed = sum(value for status, value in asked.items() if status.startswith("5"))
-    return {"url": url, "answers": True, **found, "requests": sum(asked.values()), "failed": failed}
+    counts = {**found, "requests": sum(asked.values()), "failed": failed}
+    return {"url": redact(url), "answers": True, **counts}
 
 
 def _age(its: Seen, params: Params, now: float) -> float | None:
