@@ -10,6 +10,7 @@ from pathlib import Path
 from plumbing import ask, git
 
 WORKFLOWS = ".github/workflows/"
+HOOKS = ".pre-commit-config.yaml"  # pre-commit runs them in the repository's root
 # Branches that a workflow writes: each project has its own.
 BRANCHES = r"(continuous-training/state|template/upgrade|(?<=refs/heads/)production)\b"
 
@@ -53,8 +54,25 @@ def uploads(step: str, folder: str) -> str:
     return before + mark + re.sub(r"^( +)(?=\S)", rf"\g<1>{folder}/", block, flags=re.M)
 
 
+def adapted_hooks(text: str, prefix: str) -> str:
+    """The hooks for a commit: their programs, and the files that they are for, from the root."""
+    text = re.sub(r"\^(?=requirements/|\.cookiecutter)", f"^{prefix}", text)
+    text = text.replace(" .venv/bin/", f" {prefix}.venv/bin/")
+    return text.replace("\nrepos:\n", f"\nfiles: ^{prefix}\nrepos:\n")
+
+
+def plain_hooks(repository: Path, tree: str, prefix: str) -> set[str]:
+    """The file with the hooks, if it is in the tree as for a repository of the project's own."""
+    text = ask(repository, "cat-file", "blob", f"{tree}:{HOOKS}")
+    return {HOOKS} if text is not None and f"{prefix}.venv/bin/" not in text else set()
+
+
 def adapt(project: Path, prefix: str, slug: str, but: set[str] | frozenset = frozenset()) -> None:
-    """Adapt the workflows of a rendered project, which stay where they are, but for some."""
+    """Adapt hooks and workflows of a rendered project, which stay where they are, but for some."""
+    hooks = project / HOOKS
+    if prefix and hooks.exists() and HOOKS not in but:
+        text = adapted_hooks(hooks.read_text(encoding="utf-8"), prefix)
+        hooks.write_text(text, encoding="utf-8", newline="\n")
     for path in project.glob(f"{WORKFLOWS}*.yml") if prefix else ():
         if WORKFLOWS + path.name not in but:
             text = path.read_text(encoding="utf-8")

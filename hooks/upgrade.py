@@ -221,7 +221,8 @@ class Workshop:
             record.stamp(folder, about)
         if folder and record.matches(found, about.get("files")):
             project = self.project
-            monorepo.adapt(folder, project.prefix, project.slug, project.inside)
+            plain = monorepo.plain_hooks(self.folder, project.tree, project.prefix)
+            monorepo.adapt(folder, project.prefix, project.slug, project.inside | plain)
             return self.tree(folder), True
         if tree := self.project.once_written(about.get("files", record.digest(found))):
             return tree, True

@@ -98,8 +98,8 @@ def test_missing_setup_is_told(tmp_path):
 def test_hooks_guard_a_commit(make_project):
     """Style is mended, outputs are stripped, a secret and a large file are stopped."""
     project = make_project(maturity_level="1")
-    run(".venv/bin/prek", "install", cwd=project)
-    run(".venv/bin/prek", "run", "--all-files", cwd=project)
+    run(".venv/bin/pre-commit", "install", cwd=project)
+    run(".venv/bin/pre-commit", "run", "--all-files", cwd=project)
 
     def commit(*files: str, check: bool = False):
         run("git", "add", *files, cwd=project)

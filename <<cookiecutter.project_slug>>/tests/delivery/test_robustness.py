@@ -15,7 +15,13 @@ import sqlalchemy as sql
 import uvicorn
 
 from << cookiecutter.package_name >> import registry, tracking
-from << cookiecutter.package_name >>.delivery import checks, journal, predictions, schema, service
+from << cookiecutter.package_name >>.delivery import (
+    checks,
+    journal,
+    predictions,
+    schema,
+    service,
+)
 from << cookiecutter.package_name >>.features import Kinds
 
 LIMITS = service.settings.Service(rows=250, body=200_000)
