@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import html
 import json
 import os
 import re
@@ -221,7 +222,7 @@ def test_an_odd_name_goes_the_whole_way(make_project, batches):
     shutil.copytree(batches, project / "data/raw")
     run("make", "lint", "train", "evaluate", "register", cwd=project)
     card = (project / "reports/model-card-v1.md").read_text(encoding="utf-8")
-    assert title in card
+    assert html.escape(title, quote=False) in card
     assert card.startswith(f"# {project.name}, version 1")
 
 

@@ -79,10 +79,11 @@ def test_what_is_decided_fires_nothing(pipeline, ask):
 def test_demand(pipeline, ask, change):
     """A person asks, or changes the recipe; which batches are used is no recipe."""
     assert fired(ask(demand=True)) == {"demand"}
-    change("params.yaml", {"seed": 11})
+    seed = load(pipeline / "params.yaml").seed
+    change("params.yaml", {"seed": seed + 1})
     assert "code or settings changed since version 1" in ask()["demand"].reason
     assert ask()["demand"].fired
-    change("params.yaml", {"seed": 0})
+    change("params.yaml", {"seed": seed})
     change("continuous_training.yaml", {"triggers.drift": False})
     assert fired(ask()) == set()
 
@@ -202,9 +203,9 @@ def test_refusals_in_a_row_ask_for_an_experiment(pipeline, ask, change):
     found = json.loads((pipeline / "reports/triggers.json").read_text(encoding="utf-8"))
     assert "new experiment" in found["experiment"]
     assert fired(ask(demand=True, refusals=2)) == {"demand"}
-    change("params.yaml", {"seed": 12})
+    change("params.yaml", {"seed": params.seed + 1})
     assert {"demand", "new_data"} <= fired(ask(refusals=2))
-    change("params.yaml", {"seed": 0})
+    change("params.yaml", {"seed": params.seed})
 
 
 def _run(params) -> str:
