@@ -93,8 +93,11 @@ class Template:
 AS_AUTHOR = ("-c", "user.name=Author", "-c", "user.email=author@example.com")
 
 
-def make_template(folder: Path) -> Template:
-    """A copy of what git would take of this template, with the stand-ins, committed."""
+def make_template(folder: Path, newer: bool = False) -> Template:
+    """A copy of what git would take of this template, with the stand-ins, committed.
+
+    `newer`: on top of the template's own history, which projects record.
+    """
     names = git(TEMPLATE, "ls-files", "-co", "--exclude-standard", "-z").split("\0")[:-1]
     for name in names:
         if (TEMPLATE / name).is_file():  # git still lists what was deleted and not committed
@@ -114,6 +117,9 @@ def make_template(folder: Path) -> Template:
         group = f'{highest}delivery = ["fastapi>=0.165"]\n<% endif %>\n# level:end\n'
         template.replace("pyproject.toml", "# level:end\n", group)
     git(folder, "init", "-q", "-b", "main")
+    if newer:
+        git(folder, "fetch", "-q", str(TEMPLATE), "HEAD")
+        git(folder, "update-ref", "HEAD", "FETCH_HEAD")
     template.commit()
     return template
 

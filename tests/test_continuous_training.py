@@ -207,6 +207,7 @@ def test_a_conflict_in_dvc_lock(make_project, batches, tmp_path):
     assert "2013-05" in (project / "reports/validation.json").read_text()
 
 
+@pytest.mark.nightly  # by day each half of it has a test of its own
 def test_own_data_without_time_in_a_larger_repository(tmp_path, environment, batches):
     """CSV with semicolons, no time column, the project a folder of a repository."""
     run("git", "init", "-q", cwd=tmp_path)
