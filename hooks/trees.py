@@ -7,6 +7,7 @@ template's files go through the project's filters first, so that like is merged 
 from pathlib import Path
 
 import record
+from moves import edited
 from plumbing import Refused, git
 
 NONE = ("unspecified", "unset", "set")  # what git answers where a file has no filter
@@ -18,12 +19,9 @@ def rewritten(repository: Path, tree: str, entries: Entries) -> str:
     """A tree with other entries in it."""
     if not entries:
         return tree
-    index = {"GIT_INDEX_FILE": repository / "rewritten"}
     lines = [f"0 {'0' * len(tree)}\t{path}\0" for path in entries]  # first, for folders and files
     lines += [f"{about[0]} {about[1]}\t{path}\0" for path, about in entries.items() if about]
-    git(repository, "read-tree", tree, **index)
-    git(repository, "update-index", "-z", "--add", "--index-info", text="".join(lines), **index)
-    return git(repository, "write-tree", **index).strip()
+    return edited(repository, tree, lines)
 
 
 def is_kept(path: str, keep: list[str]) -> bool:
