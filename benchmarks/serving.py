@@ -101,7 +101,7 @@ def swaps(python: Path, project: Path, url: str, script: Path) -> Line:
     """The alias moves between two versions while wrk asks."""
     words = ["wrk", "-t1", "-c4", f"-d{SWAPS * 4}s", "-s", str(script), f"{url}/predict"]
     asking = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    move = "from flight_delays import tracking; c = tracking.connect(); import sys, time, json\n"
+    move = "from flight_delays.experiment import tracking; c = tracking.connect(); import sys, time, json\n"
     move += "import urllib.request as u\nfor k in range(int(sys.argv[2])):\n"
     move += f" c.set_registered_model_alias({SLUG!r}, 'dev', str(2 - k % 2))\n"
     move += " while json.load(u.urlopen(sys.argv[1] + '/ready'))['version'] != 2 - k % 2:\n"

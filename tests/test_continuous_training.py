@@ -142,7 +142,7 @@ def reproduced_after_a_squash(project):
     (project.parent / "original").replace((project.parent / "changed").read_text())
     changed_in_the_store(project)
     code = """
-from flight_delays import registry, tracking
+from flight_delays.experiment import registry, tracking
 client = tracking.connect()
 version = registry.find_version(client, "flight-delays", "champion")
 judged = tracking.find_run(version.run_id).data.tags["judged_run"]

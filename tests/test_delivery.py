@@ -31,11 +31,12 @@ print(json.dumps({{'items': list(yaml.safe_load_all(open(sys.argv[1])))}}))" "$S
 esac
 """
 ROLL_OUT = """
-from flight_delays.delivery import settings, targets
+from flight_delays.delivery import settings
+from flight_delays.delivery.release import deployment, targets
 target = targets.of("production", settings.load())
 print(target.current())
 for release in [("sha256:" + "a" * 64, "3"), ("sha256:" + "b" * 64, "4")]:
-    target.roll_out(targets.Release(*release), 60)
+    target.roll_out(deployment.Release(*release), 60)
     print(tuple(target.current()) == release, target.check)
 """
 

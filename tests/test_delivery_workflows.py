@@ -62,7 +62,7 @@ class Delivery(Team):
     def step(self, *words: str) -> None:
         """A step of the clone's package, against the server."""
         code = f"import os; os.environ['MLFLOW_TRACKING_URI'] = {self.uri!r}\n"
-        code += f"from flight_delays.__main__ import main; assert main({list(words)!r}) == 0"
+        code += f"from flight_delays.experiment.cli import main; assert main({list(words)!r}) == 0"
         self.python(self.clone, code)
 
     def workflow(
@@ -138,7 +138,7 @@ def team(tmp_path_factory, environment: Path, osv: HTTPServer) -> Iterator[Deliv
         yield team
         for name in ENVIRONMENTS:
             stop = f"import os; os.environ['DELIVERY_HOME'] = {str(folder / 'home')!r}\n"
-            stop += "from flight_delays.__main__ import main;"
+            stop += "from flight_delays.experiment.cli import main;"
             stop += f"main(['deploy', '--env', {name!r}, '--stop'])"
             team.python(team.clone, stop)
 
@@ -166,7 +166,7 @@ def test_a_pull_request_learns_what_it_does_to_the_metrics(team):
     [
         (
             "lint",
-            "src/flight_delays/train.py",
+            "src/flight_delays/experiment/train.py",
             "import logging\n",
             "import logging\nimport os\n",
             "lint",
@@ -180,7 +180,7 @@ def test_a_pull_request_learns_what_it_does_to_the_metrics(team):
         ),
         (
             "lint",
-            "src/flight_delays/train.py",
+            "src/flight_delays/experiment/train.py",
             "\nlog =",
             f'\nKEY = "{SECRET}"\n\nlog =',
             "secrets",
@@ -249,7 +249,7 @@ def test_a_release_that_fails_in_staging_never_comes_to_production(team):
     old = team.images()
     good = "        self.count.inc(len(chosen))"
     bad = f'        found = found + ("staging" in __import__("sys").argv)\n{good}'
-    arms = "src/flight_delays/delivery/arms.py"
+    arms = "src/flight_delays/delivery/service/routing.py"
     team.commit(arms, good, bad)
     ran = team.workflow(CD, "push")
     assert ran.code == 1

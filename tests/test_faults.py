@@ -33,7 +33,7 @@ import glob
 from pathlib import Path
 import mlflow
 import pandas as pd
-from flight_delays.__main__ import main
+from flight_delays.experiment.cli import main
 
 Path("data/raw").mkdir(parents=True)
 for path in sorted(glob.glob(f"{batches}/2013-0[1-3].parquet")):
@@ -47,7 +47,7 @@ mlflow.MlflowClient().set_registered_model_alias("flight-delays", "champion", "1
 # A deployment that is killed when the new release is in place of the old one, and that still runs.
 KILLED = """
 import os, signal
-from flight_delays.__main__ import main
+from flight_delays.experiment.cli import main
 
 real = os.replace
 

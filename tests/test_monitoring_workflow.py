@@ -31,10 +31,11 @@ cat >> "$CALLS"
 """
 ASK = """
 import httpx
-from flight_delays import data, params, registry, tracking
-from flight_delays.delivery import checks
+from flight_delays.experiment import dataset, floors, params, registry, tables, tracking
+from flight_delays.delivery.release import checks
 p = params.load()
-frame = data.feature_store(p.data).add(data.read([data.batch(p.data, m) for m in months], p.data))
+rows = tables.read([dataset.batch(p.data, m) for m in months], p.data)
+frame = floors.feature_store(p.data).add(rows)
 version = registry.require_version(tracking.connect(), p.register_.name, "production")
 kinds = list(registry.load_model(version, p).kinds)
 rows = frame[kinds].sample(1000 if len(months) > 1 else 3500, random_state=1)
@@ -49,8 +50,8 @@ frame = pd.read_parquet(source)
 frame.assign(late=frame["late"].sample(frac=1, random_state=0).to_numpy()).to_parquet(target)
 """
 FIRST = """
-from flight_delays import tracking
-from flight_delays.__main__ import main
+from flight_delays.experiment import tracking
+from flight_delays.experiment.cli import main
 for step in (["train"], ["evaluate"], ["register", "--run", "last"]):
     assert main(step) == 0
 tracking.connect().set_registered_model_alias("flight-delays", "production", "1")

@@ -61,20 +61,25 @@ def test_new_files_come_into_the_folder_that_was_moved(ladder, stock, project, f
 def test_a_place_that_is_taken(ladder, stock, project):
     """The owner's file stays, the new one is where the template has it, as a conflict."""
     move(ladder, project, "src/flight_delays", "src/fd")
-    (project / "src/fd/delivery").mkdir()
-    (project / "src/fd/delivery/build.py").write_text("MINE = 1\n")
+    (project / "src/fd/delivery/release").mkdir(parents=True)
+    (project / "src/fd/delivery/release/build.py").write_text("MINE = 1\n")
     ladder.commit(project)
     done = ladder.engine(project, "2")
-    assert "conflict in src/flight_delays/delivery/build.py" in done.stdout
-    assert (project / "src/fd/delivery/build.py").read_text() == "MINE = 1\n"
-    assert (project / "src/flight_delays/delivery/build.py").exists()
-    assert (project / "src/fd/delivery/deploy.py").exists()
+    assert "conflict in src/flight_delays/delivery/release/build.py" in done.stdout
+    assert (project / "src/fd/delivery/release/build.py").read_text() == "MINE = 1\n"
+    assert (project / "src/flight_delays/delivery/release/build.py").exists()
+    assert (project / "src/fd/delivery/release/deploy.py").exists()
 
 
 def test_a_file_that_moved_alone_moves_nothing_else(ladder, stock, project):
-    move(ladder, project, "src/flight_delays/plots.py", "src/flight_delays/charts/plots.py")
+    move(
+        ladder,
+        project,
+        "src/flight_delays/experiment/plots.py",
+        "src/flight_delays/charts/plots.py",
+    )
     assert ladder.engine(project, "2").returncode == 0
-    assert (project / "src/flight_delays/delivery/build.py").exists()
+    assert (project / "src/flight_delays/delivery/release/build.py").exists()
 
 
 def says(project: Path, name: str) -> set[str]:
@@ -95,7 +100,7 @@ def test_a_package_that_the_owner_renamed(ladder, project):
     assert "make upgrade PACKAGE=fd" in done.stdout
     told = re.findall(r"^  (.+) still says flight_delays$", done.stdout, re.M)
     assert "README.md" in told
-    assert "src/fd/delivery/build.py" in told
+    assert "tests/delivery/test_deploy.py" in told
     assert set(told) == says(project, "flight_delays")
     ladder.git(project, "merge", "--abort")
     done = ladder.engine(project, "2", "--package", "fd")
@@ -118,11 +123,11 @@ def test_another_name_for_the_package(ladder, stock, project):
     package = project / "src/flight_delays"
     (package / "mine").mkdir()
     (package / "mine/own.py").write_text(
-        "import flight_delays\nfrom flight_delays.data import batches\n\nNAME = 'flight_delays'\n"
+        "import flight_delays\nfrom flight_delays.data import split\n\nNAME = 'flight_delays'\n"
     )
     (package / "mine/raw.bin").write_bytes(b"flight_delays\0\xff")
-    text = (package / "train.py").read_text()
-    (package / "train.py").write_text(text + "\n# mine\n")
+    text = (package / "experiment/train.py").read_text()
+    (package / "experiment/train.py").write_text(text + "\n# mine\n")
     (project / "run.sh").write_text("python -m flight_delays train\nruff check src/flight_delays\n")
     (project / "LICENSE").unlink()
     ladder.commit(project)
@@ -130,10 +135,10 @@ def test_another_name_for_the_package(ladder, stock, project):
     done = ladder.engine(project, "2", "--package", "fd")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "src/fd/mine/own.py still says flight_delays\n" in done.stdout
-    own = "import fd\nfrom fd.data import batches\n\nNAME = 'flight_delays'\n"
+    own = "import fd\nfrom fd.data import split\n\nNAME = 'flight_delays'\n"
     assert (project / "src/fd/mine/own.py").read_text() == own
     assert (project / "src/fd/mine/raw.bin").read_bytes() == b"flight_delays\0\xff"
-    assert (project / "src/fd/train.py").read_text().endswith("\n# mine\n")
+    assert (project / "src/fd/experiment/train.py").read_text().endswith("\n# mine\n")
     assert (project / "run.sh").read_text() == "python -m fd train\nruff check src/fd\n"
     assert not (project / "src/flight_delays").exists()
     assert not (project / "LICENSE").exists()

@@ -21,7 +21,7 @@ from test_stores import mlflow_server, postgres, small, step
 pytestmark = pytest.mark.slow
 SECRET = "Zq7secretword"
 ALIAS = """
-from flight_delays import tracking
+from flight_delays.experiment import tracking
 tracking.connect().set_registered_model_alias("flight-delays", "dev", "1")
 """
 

@@ -55,7 +55,7 @@ def test_the_folder_can_move(make_project, tmp_path, environment):
     step(moved, "evaluate", "--run", "last", "--batch", "2013-04")
     code = """
 import mlflow
-from flight_delays import tracking
+from flight_delays.experiment import tracking
 client = tracking.connect()
 run = tracking.find_run("last")
 print(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/environment.txt")[:8])

@@ -194,13 +194,13 @@ def test_a_renamed_folder_gets_what_the_template_brings_into_it(ladder, stock, p
     ladder.commit(project)
     template = stock.template.copy(ladder.folder / "newer")
     template.add("src/PACKAGE/more.py", "MORE = 1\n")
-    template.replace("src/PACKAGE/errors.py", '"""', '"""Newer. ')
+    template.replace("src/PACKAGE/experiment/errors.py", '"""', '"""Newer. ')
     ladder.template = template
     done = ladder.engine(project, None)
     assert done.returncode == 1
     assert "conflict in src/delays/more.py" in done.stdout
     assert (project / "src/delays/more.py").read_text() == "MORE = 1\n"
-    assert "Newer." in (project / "src/delays/errors.py").read_text()
+    assert "Newer." in (project / "src/delays/experiment/errors.py").read_text()
 
 
 def test_a_deleted_file_stays_deleted(ladder, stock, project, entry):
@@ -373,20 +373,22 @@ def test_a_newer_template_renames_moves_and_deletes(ladder, stock, entry):
     ladder.template = stock.template.copy(ladder.folder / "newer")
     project = ladder.generate()
     for name in ("plots.py", "ui.py", "serve.py"):
-        append(project / "src/flight_delays" / name, "\n# mine\n")
-    append(project / "src/flight_delays/errors.py", "\n# mine, the template edits the top\n")
+        append(project / "src/flight_delays/experiment" / name, "\n# mine\n")
+    append(
+        project / "src/flight_delays/experiment/errors.py", "\n# mine, the template edits the top\n"
+    )
     ladder.commit(project)
     template = ladder.template
-    template.move("src/PACKAGE/plots.py", "src/PACKAGE/figures.py")
-    template.move("src/PACKAGE/ui.py", "src/PACKAGE/pages/ui.py")
-    template.delete("src/PACKAGE/serve.py")
+    template.move("src/PACKAGE/experiment/plots.py", "src/PACKAGE/experiment/figures.py")
+    template.move("src/PACKAGE/experiment/ui.py", "src/PACKAGE/experiment/pages/ui.py")
+    template.delete("src/PACKAGE/experiment/serve.py")
     template.delete("tests/test_features.py")
-    template.replace("src/PACKAGE/errors.py", '"""', '"""Newer. ')
+    template.replace("src/PACKAGE/experiment/errors.py", '"""', '"""Newer. ')
     template.commit()
     before = snapshot(project)
     done = entry(ladder, project, None)
     assert done.returncode == 1
-    package = project / "src/flight_delays"
+    package = project / "src/flight_delays/experiment"
     assert (package / "figures.py").read_text().endswith("# mine\n")
     assert (package / "pages/ui.py").read_text().endswith("# mine\n")
     assert not (package / "plots.py").exists()
@@ -395,7 +397,7 @@ def test_a_newer_template_renames_moves_and_deletes(ladder, stock, entry):
     text = (package / "errors.py").read_text()
     assert '"""Newer. ' in text
     assert text.endswith("edits the top\n")
-    assert conflicts(project) == {"src/flight_delays/serve.py": "12"}
+    assert conflicts(project) == {"src/flight_delays/experiment/serve.py": "12"}
     assert (package / "serve.py").read_text().endswith("# mine\n")
     aborts(ladder, project, before)
 

@@ -52,8 +52,8 @@ import pandas as pd
 pd.read_parquet(path).drop(columns="temp").to_parquet(path)
 """
 DIGEST = """
-from flight_delays import data, params
-print(data.digest(data.batches(params.load().data)))
+from flight_delays.experiment import dataset, params
+print(dataset.digest(dataset.batches(params.load().data)))
 """
 
 

@@ -44,7 +44,7 @@ def arrive(month: str, change: str = "pass") -> list[str]:
     return python(code + f"{change}; f.to_parquet('../incoming/{month}.parquet')")
 
 
-ARMS = "src/flight_delays/delivery/arms.py"
+ROUTING = "src/flight_delays/delivery/service/routing.py"
 RETRAIN = [".venv/bin/python", "-m", "flight_delays", "retrain"]  # make has exit codes of its own
 FIRST = [
     ("set up the tested environment", ["make", "setup"]),
@@ -99,7 +99,7 @@ LOOP = {
         ("the same release to production", ["make", "deploy", "ENV=production"]),
         (
             "a commit that answers otherwise than batch scoring: dev takes the release back",
-            edit(ARMS, "found.tolist()", "(1 - found).tolist()"),
+            edit(ROUTING, "found.tolist()", "(1 - found).tolist()"),
             commit("feat: a mistake"),
             ["sh", "-c", "! make deploy"],
             ["git", *IDENTITY, "revert", "--no-edit", "HEAD"],

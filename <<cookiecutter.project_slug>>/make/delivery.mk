@@ -34,7 +34,7 @@ canary: | $(BIN)/python ## let VERSION=champion answer 5, 25, 100 % in ENV=produ
 	  $(if $(SHARE),--share $(SHARE)) $(if $(SHADOW),--shadow) $(if $(STOP),--stop)
 
 rehearse: | $(BIN)/python ## go through the whole loop, from commit to canary, in a copy of the project
-	@$(STEP) rehearse
+	@$(BIN)/python tests/delivery/rehearse.py
 
 monitor: | $(BIN)/python ## live metrics, drift, alerts of ENV=production: a dashboard (RETRAIN=1)
 	@$(STEP) monitor --env $(or $(ENV),production) $(if $(RETRAIN),--retrain)

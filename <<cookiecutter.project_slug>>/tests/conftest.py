@@ -16,9 +16,15 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from << cookiecutter.package_name >> import data
-from << cookiecutter.package_name >>.__main__ import main
-from << cookiecutter.package_name >>.errors import UserError
-from << cookiecutter.package_name >>.params import ROOT, Data, Params, load
+from << cookiecutter.package_name >>.experiment import dataset, tables
+from << cookiecutter.package_name >>.experiment.cli import main
+from << cookiecutter.package_name >>.experiment.errors import UserError
+from << cookiecutter.package_name >>.experiment.params import (
+    ROOT,
+    Data,
+    Params,
+    load,
+)
 
 BATCHES, ROWS = 3, 2000  # the newest batches, and how many rows of each
 FAST = {"max_iter": 30}  # of model.arguments, where they are used
@@ -45,8 +51,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     settings = load()
     files = _source_files(settings.data, tmp_path_factory)
     (root / "data/raw").mkdir(parents=True)
-    used = data.batches(settings.data.model_copy(update={"source": files}))
-    everything = data.batches(settings.data.model_copy(update={"source": files, "through": None}))
+    used = dataset.batches(settings.data.model_copy(update={"source": files}))
+    everything = dataset.batches(
+        settings.data.model_copy(update={"source": files, "through": None})
+    )
     for path in [*used[-BATCHES:], *everything[len(used) :][:1]]:
         _sample(path, root / "data/raw" / path.name, settings)
     small = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
@@ -63,7 +71,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def _source_files(settings: Data, folders: pytest.TempPathFactory) -> str:
     try:
-        data.batches(settings)
+        dataset.batches(settings)
         return settings.source
     except UserError as missing:
         reason = f"no data to test with: {missing}"
@@ -80,12 +88,12 @@ def _source_files(settings: Data, folders: pytest.TempPathFactory) -> str:
 
 def _sample(path: Path, target: Path, settings: Params) -> None:
     """Some rows of the batch in their order, every class among them, in the format of the file."""
-    frame = next(data.chunks(path, settings.data, rows=100 * ROWS))
+    frame = next(tables.chunks(path, settings.data, rows=100 * ROWS))
     chosen = frame.sample(min(ROWS, len(frame)), random_state=0).index
     if settings.task == "classification" and settings.data.target in frame:
         chosen = chosen.union(frame.groupby(settings.data.target).head(20).index)
     frame = frame.loc[chosen.sort_values()]
-    data.write(frame, target, settings.data)
+    tables.write(frame, target, settings.data)
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +104,7 @@ def params(project: Path) -> Params:
 @pytest.fixture(scope="session")
 def frame(params: Params) -> pd.DataFrame:
     """The sampled rows that have a target, as the steps read them."""
-    return data.load_labelled(params)
+    return dataset.load_labelled(params)
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +122,7 @@ def X(rows: tuple[pd.DataFrame, pd.DataFrame], params: Params) -> pd.DataFrame: 
 @pytest.fixture(scope="session")
 def model(rows: tuple[pd.DataFrame, pd.DataFrame], params: Params) -> Pipeline:
     # It imports MLflow, which reads the variables above.
-    from << cookiecutter.package_name >> import train
+    from << cookiecutter.package_name >>.experiment import train
 
     return train.fit(rows[0], params)
 
@@ -122,7 +130,7 @@ def model(rows: tuple[pd.DataFrame, pd.DataFrame], params: Params) -> Pipeline:
 @pytest.fixture(scope="session")
 def scored(project: Path, params: Params) -> Path:
     """The newest batch: the one after `data.through`, if there is one."""
-    return data.batches(params.data.model_copy(update={"through": None}))[-1]
+    return dataset.batches(params.data.model_copy(update={"through": None}))[-1]
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from << cookiecutter.package_name >> import data
-from << cookiecutter.package_name >>.errors import UserError
-from << cookiecutter.package_name >>.params import Data, Params
+from << cookiecutter.package_name >>.experiment import dataset, tables
+from << cookiecutter.package_name >>.experiment.errors import UserError
+from << cookiecutter.package_name >>.experiment.params import Data, Params
 
 
 def with_data(params: Params, **settings) -> Params:
@@ -16,21 +17,21 @@ def with_data(params: Params, **settings) -> Params:
 
 
 def test_every_batch_has_the_columns_and_types_of_the_first(params):
-    paths = data.batches(params.data.model_copy(update={"through": None}))
-    whole = data.read(paths, params.data)
-    assert len(whole) == sum(len(data.read([path], params.data)) for path in paths)
+    paths = dataset.batches(params.data.model_copy(update={"through": None}))
+    whole = tables.read(paths, params.data)
+    assert len(whole) == sum(len(tables.read([path], params.data)) for path in paths)
     for column in whole.columns.drop([params.data.target, *params.data.drop]):
         kind = whole[column].dtype
         assert kind in ("float64", "str", "datetime64[us]"), f"{column} is {kind}"
 
 
 def test_only_batches_up_to_through_are_used(params):
-    used = data.batches(params.data)
+    used = dataset.batches(params.data)
     assert used == sorted(used, key=lambda path: path.stem)
-    first = data.batches(params.data.model_copy(update={"through": used[0].stem}))
+    first = dataset.batches(params.data.model_copy(update={"through": used[0].stem}))
     assert first == used[:1]
     with pytest.raises(UserError, match="before the first batch"):
-        data.batches(params.data.model_copy(update={"through": " "}))
+        dataset.batches(params.data.model_copy(update={"through": " "}))
 
 
 def test_no_feature_is_set_apart(frame, params):
@@ -42,7 +43,7 @@ def test_no_feature_is_set_apart(frame, params):
 
 def test_what_a_flight_did_later_is_dropped(params):
     example = pytest.importorskip(f"{data.__package__}.example", reason="the example is deleted")
-    columns = data.read(data.batches(params.data)[:1], params.data).columns
+    columns = tables.read(dataset.batches(params.data)[:1], params.data).columns
     if not {*example.OUTCOME} <= {*columns}:
         pytest.skip("the data are not the example's")
     assert {*example.OUTCOME} <= {params.data.target, *params.data.drop}
@@ -104,7 +105,7 @@ def test_a_csv_as_brazil_writes_it(tmp_path):
             "csv": {"sep": ";", "decimal": ",", "encoding": "latin-1", "dayfirst": True},
         }
     )
-    read = data.read([tmp_path / "vendas.csv"], settings)
+    read = tables.read([tmp_path / "vendas.csv"], settings)
     assert list(read["quando"]) == [pd.Timestamp("2013-12-31"), pd.Timestamp("2014-02-01")]
     assert read["preço"].astype(float)[0] == 1234.5
     assert list(read["cidade"]) == ["São Paulo", "Natal"]
@@ -126,7 +127,7 @@ def test_a_bad_batch_is_refused_with_its_name(tmp_path: Path, second: str, said:
     (tmp_path / "b.csv").write_text(second)
     settings = Data(source="*.csv", target="label", time="when")
     with pytest.raises(UserError) as refused:
-        data.read([tmp_path / "a.csv", tmp_path / "b.csv"], settings)
+        tables.read([tmp_path / "a.csv", tmp_path / "b.csv"], settings)
     assert "b.csv" in str(refused.value)
     assert said in str(refused.value)
 
@@ -135,7 +136,7 @@ def test_the_digest_is_that_of_the_contents(tmp_path):
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     for path in paths:
         path.write_text("x\n1\n")
-    before = data.digest(paths)
-    assert data.digest(paths) == before
+    before = dataset.digest(paths)
+    assert dataset.digest(paths) == before
     paths[1].write_text("x\n2\n")
-    assert data.digest(paths) != before
+    assert dataset.digest(paths) != before

@@ -9,15 +9,15 @@ import pandas as pd
 import pytest
 
 from << cookiecutter.package_name >> import data
-from << cookiecutter.package_name >>.errors import UserError
-from << cookiecutter.package_name >>.features import (
+from << cookiecutter.package_name >>.experiment.column_types import (
     Kinds,
-    Tidy,
     canonical,
-    derive,
     json_rows,
     kinds,
 )
+from << cookiecutter.package_name >>.experiment.errors import UserError
+from << cookiecutter.package_name >>.experiment.tidy import Tidy
+from << cookiecutter.package_name >>.features import derive
 
 NOON = datetime.datetime(2013, 4, 1, 12)
 COLUMNS = {

@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from << cookiecutter.package_name >> import data, evaluate, train
-from << cookiecutter.package_name >>.evaluate import predict
-from << cookiecutter.package_name >>.features import kinds
+from << cookiecutter.package_name >> import data
+from << cookiecutter.package_name >>.experiment import evaluate, train
+from << cookiecutter.package_name >>.experiment.column_types import kinds
+from << cookiecutter.package_name >>.experiment.evaluate import predict
+from << cookiecutter.package_name >>.experiment.params import Params
 from << cookiecutter.package_name >>.model import candidates, estimator
-from << cookiecutter.package_name >>.params import Params
 
 
 def with_arguments(params: Params, **arguments) -> Params:

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from << cookiecutter.package_name >> import data
-from << cookiecutter.package_name >>.__main__ import main
-from << cookiecutter.package_name >>.errors import UserError
-from << cookiecutter.package_name >>.params import load
+from << cookiecutter.package_name >>.experiment import dataset, floors, tables
+from << cookiecutter.package_name >>.experiment.cli import main
+from << cookiecutter.package_name >>.experiment.errors import UserError
+from << cookiecutter.package_name >>.experiment.params import load
 
 
 def test_every_step_leaves_its_mark(trained, params):
@@ -34,11 +34,11 @@ def test_the_model_card_says_what_the_model_is(trained, params):
     card = (trained / "reports/model-card-v1.md").read_text(encoding="utf-8")
     for part in ("## Metrics", "## Limits", "## Reproduce it", params.data.target):
         assert part in card
-    assert data.digest(data.batches(params.data)) in card
+    assert dataset.digest(dataset.batches(params.data)) in card
 
 
 def test_rows_in_are_rows_out(trained, scored, params):
-    rows = data.read([scored], params.data)
+    rows = tables.read([scored], params.data)
     out = pq.read_table(trained / "predictions/out.parquet").to_pandas()
     assert len(out) == len(rows)
     assert set(out["model_version"]) == {1}
@@ -50,7 +50,7 @@ def test_rows_in_are_rows_out(trained, scored, params):
 
 def test_predictions_are_those_of_the_champion(trained, scored, params, model):
     """The stored model answers like one that is fitted on the same rows here and now."""
-    rows, store = data.read([scored], params.data), data.feature_store(params.data)
+    rows, store = tables.read([scored], params.data), floors.feature_store(params.data)
     out = pq.read_table(trained / "predictions/out.parquet").to_pandas()
     rows = rows if store is None else store.add(rows)
     assert list(out["prediction"]) == list(model.predict(rows))

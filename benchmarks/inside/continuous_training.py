@@ -20,9 +20,12 @@ UNUSED = ["landed", "tailnum", "flight"]  # 21 columns remain
 
 def flights(**settings):
     """The flights of the year as the steps read them, and the settings `data`."""
-    data, params = (importlib.import_module(f"{PACKAGE}.{name}") for name in ("data", "params"))
+    dataset, tables, params = (
+        importlib.import_module(f"{PACKAGE}.experiment.{name}")
+        for name in ("dataset", "tables", "params")
+    )
     used = params.load().data.model_copy(update={"through": None} | settings)
-    return data.read(data.batches(used), used), used
+    return tables.read(dataset.batches(used), used), used
 
 
 def repeat(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
@@ -30,7 +33,7 @@ def repeat(frame: pd.DataFrame, rows: int) -> pd.DataFrame:
 
 
 def validate(_: Path) -> dict:
-    step = importlib.import_module(f"{FLOOR}.validate")
+    step = importlib.import_module(f"{FLOOR}.stages.validate")
     frame, settings = flights(drop=UNUSED)
     columns = step.infer(frame, settings)
     batch, seconds = repeat(frame.drop(columns=UNUSED), MANY), []
@@ -44,9 +47,9 @@ def validate(_: Path) -> dict:
 
 
 def rows(folder: Path) -> dict:
-    data = importlib.import_module(f"{PACKAGE}.data")
+    floors = importlib.import_module(f"{PACKAGE}.experiment.floors")
     frame, settings = flights()
-    frame = data.feature_store(settings, frame).add(frame)
+    frame = floors.feature_store(settings, frame).add(frame)
     frame = frame[frame[settings.target].notna()]
     frame = frame.drop(columns=[*settings.drop, settings.time]).astype({settings.target: float})
     many = repeat(frame, MANY)
@@ -57,7 +60,7 @@ def rows(folder: Path) -> dict:
 
 def drift(folder: Path) -> dict:
     """Bins, counts, measures and the page, as the step has them when it has read the rows."""
-    step = importlib.import_module(f"{FLOOR}.drift")
+    step = importlib.import_module(f"{FLOOR}.drift.drift")
     frames = {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("reference", "batch")}
     limits, reference = step.Drift(), frames["reference"]
     start = time.perf_counter()
@@ -65,8 +68,8 @@ def drift(folder: Path) -> dict:
     counts = {name: step.count(frame, cuts) for name, frame in frames.items()}
     known = counts["reference"]
     observed = step.Observed(1, ["reference"], len(reference), cuts, counts, known)
-    found = step.report(observed, limits)
-    step.drift_report.page(observed, found, limits)
+    found = step.measured(observed, limits)
+    step.report.page(observed, found, limits)
     seconds = time.perf_counter() - start
     drifted = sum(its["drifted"] for its in found["features"].values())
     return {"seconds": seconds, "drifted": drifted, "of": len(cuts)}
@@ -74,7 +77,7 @@ def drift(folder: Path) -> dict:
 
 def join(_: Path) -> dict:
     """Views of 2e5 events, joined to 1e5 rows: a view of one column by entity, and one of two."""
-    store = importlib.import_module(f"{FLOOR}.feature_store")
+    store = importlib.import_module(f"{FLOOR}.features.offline")
     defined = importlib.import_module(f"{PACKAGE}.feature_views")
     frame, settings = flights()
     events = frame[frame[defined.AVAILABLE].notna()].head(200_000)

@@ -36,15 +36,20 @@ class Project:
     """The modules of the generated project that are measured, its settings and its healthy months."""
 
     def __init__(self, package: str) -> None:
-        for name in ("data", "evaluate", "feature_views", "features", "train"):
-            setattr(self, name, importlib.import_module(f"{package}.{name}"))
-        for name in ("distributions", "feature_store", "gate", "prepare", "settings", "validate"):
-            setattr(self, name, importlib.import_module(f"{package}.continuous_training.{name}"))
+        floor = "continuous_training"
+        modules = ("data", "feature_views", f"{floor}.settings", f"{floor}.features.offline")
+        modules += (f"{floor}.decision.gate", f"{floor}.drift.distributions")
+        modules += (f"{floor}.stages.prepare", f"{floor}.stages.validate")
+        names = ("column_types", "dataset", "evaluate", "tables", "train")
+        modules += tuple(f"experiment.{name}" for name in names)
+        for name in modules:
+            module = importlib.import_module(f"{package}.{name}")
+            setattr(self, name.rpartition(".")[2], module)
         params = self.train.load()
         every = params.data.model_copy(update={"through": None})
         self.params = params.model_copy(update={"data": every})
         self.limits = self.settings.load()
-        self.raw = dict(enumerate(self.data.batches(every), 1))
+        self.raw = dict(enumerate(self.dataset.batches(every), 1))
         self.months = {month: self.read(path) for month, path in self.raw.items()}
         first = pd.concat([self.months[m] for m in (1, 2, 3)], ignore_index=True)
         inferred = self.validate.infer(first, every)
@@ -53,11 +58,11 @@ class Project:
         self.year = self.viewed(pd.concat(self.months.values(), ignore_index=True))
 
     def read(self, path: Path) -> pd.DataFrame:
-        return self.data.read([path], self.params.data)
+        return self.tables.read([path], self.params.data)
 
     def viewed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """All rows with the columns of the feature views, as `aggregate` and `prepare` add them."""
-        store = self.feature_store.offline(rows, self.params.data)
+        store = self.offline.offline(rows, self.params.data)
         return rows if store is None else store.add(rows)
 
     def month(self, number: int, rows: pd.DataFrame) -> pd.DataFrame:
@@ -235,7 +240,7 @@ class Judge:
         found.append(gate.suspect(other, train, holdout, record, params, limits))
         kinds = [m.named_steps["tidy"].kinds for m in (challenger, champion)]
         views = [view.name for view in project.feature_views.VIEWS]
-        return [*found, gate.signature(*map(project.features.Kinds, kinds), views, limits)]
+        return [*found, gate.signature(*map(project.column_types.Kinds, kinds), views, limits)]
 
     def drifted(self, case: Case) -> list[str]:
         """The columns of the newest batch that drift.py would name."""
@@ -243,8 +248,8 @@ class Judge:
         reference = project.year[project.year[project.params.data.time].dt.month < case.month]
         inputs = self.champion(case.month).named_steps["tidy"].kinds
         columns = {c: kind for c, kind in inputs.items() if kind != "date"}
-        columns |= project.features.kinds(reference[[target]])
-        cuts = project.distributions.bins(reference, project.features.Kinds(columns))
+        columns |= project.column_types.kinds(reference[[target]])
+        cuts = project.distributions.bins(reference, project.column_types.Kinds(columns))
         sides = (reference, case.rows.iloc[-len(case.batch) :])
         known, newest = (project.distributions.count(side, cuts) for side in sides)
         known[target][-1] = newest[target][-1] = 0

@@ -6,10 +6,12 @@ import sys
 import time
 
 if __name__ == "__main__":
-    train = importlib.import_module(f"{sys.argv[1]}.train")  # with all that the step imports
+    train = importlib.import_module(
+        f"{sys.argv[1]}.experiment.train"
+    )  # with all that the step imports
     data, params = train.data, train.load()
     start = time.perf_counter()
-    frame = data.load_labelled(params)
+    frame = train.dataset.load_labelled(params)
     X, y = data.xy(data.split(frame, params)[0], params)
     read = time.perf_counter() - start
     train.build(X, params).fit(X, y)

@@ -11,7 +11,7 @@ import time
 import pandas as pd
 
 if __name__ == "__main__":
-    predict = importlib.import_module(f"{sys.argv[1]}.predict")
+    predict = importlib.import_module(f"{sys.argv[1]}.experiment.predict")
     params, client = predict.load(), predict.tracking.connect()
     version = predict.require_version(client, params.register_.name, "champion")
     model, kinds = predict.load_model(version, params)

@@ -17,9 +17,9 @@ SCRIPT = (
 
 if __name__ == "__main__":
     package, folder = sys.argv[1], Path(sys.argv[2])
-    names = ("tracking", "params", "registry", "delivery.scoring", "delivery.arms", "feature_views")
-    names += ("features",)
-    tracking, params, registry, scoring, arms, views, features = (
+    names = ("experiment.tracking", "experiment.params", "experiment.registry", "feature_views")
+    names += ("delivery.service.scoring", "delivery.service.routing", "experiment.column_types")
+    tracking, params, registry, views, scoring, routing, column_types = (
         importlib.import_module(f"{package}.{name}") for name in names
     )
     settings, client = params.load(), tracking.connect()
@@ -28,7 +28,7 @@ if __name__ == "__main__":
     other = client.create_model_version(
         version.name, version.source, version.run_id, tags=version.tags
     )
-    arms.set_canary(client, version.name, "dev", str(other.version), 10)
+    routing.set_canary(client, version.name, "dev", str(other.version), 10)
     example = scoring.golden(version, registry.load_model(version, settings))
     sent = example.drop(columns=[v.name for v in views.VIEWS if v.name in example])
     for rows in (1, 100):
@@ -37,5 +37,5 @@ if __name__ == "__main__":
             ("invocations", "dataframe_records", example),
         ):
             some = pd.concat([frame] * rows).head(rows)
-            records = [json.loads(row) for row in features.json_rows(some)]
+            records = [json.loads(row) for row in column_types.json_rows(some)]
             (folder / f"{path}-{rows}.lua").write_text(SCRIPT.format(json.dumps({key: records})))

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.functions import struct
 
 if __name__ == "__main__":
-    predict = importlib.import_module(f"{sys.argv[1]}.predict")
+    predict = importlib.import_module(f"{sys.argv[1]}.experiment.predict")
     params, client = predict.load(), predict.tracking.connect()
     version = predict.require_version(client, params.register_.name, "champion")
     os.environ["PYSPARK_PYTHON"] = sys.executable

@@ -10,11 +10,12 @@ import sys
 import pandas as pd
 
 if __name__ == "__main__":
-    train = importlib.import_module(f"{sys.argv[1]}.train")
-    data, params = train.data, train.load()
+    train = importlib.import_module(f"{sys.argv[1]}.experiment.train")
+    floors = importlib.import_module(f"{sys.argv[1]}.experiment.floors")
+    params = train.load()
     whole = params.model_copy(update={"data": params.data.model_copy(update={"through": None})})
-    rows = data.load_labelled(whole)
-    views = data.feature_store(whole.data).columns
+    rows = train.dataset.load_labelled(whole)
+    views = floors.feature_store(whole.data).columns
     months = rows[params.data.time].dt.strftime("%Y-%m")
     found = []
     for month in sorted(months.unique())[3:]:

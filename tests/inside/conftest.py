@@ -59,7 +59,7 @@ def step(capfd):
     def call(*arguments: str):
         capfd.readouterr()
         try:
-            code = module("__main__").main(list(arguments))
+            code = module("experiment.cli").main(list(arguments))
         except SystemExit as stop:
             code = stop.code
         out, err = capfd.readouterr()

@@ -84,7 +84,11 @@ def forked(function) -> int:
 
 def whole() -> int:
     """The champion loads and has its model card."""
-    registry, tracking, params = module("registry"), module("tracking"), module("params").load()
+    registry, tracking, params = (
+        module("experiment.registry"),
+        module("experiment.tracking"),
+        module("experiment.params").load(),
+    )
     version = registry.find_version(tracking.connect(), params.register_.name, "champion")
     registry.load_model(version, params)
     assert version.description.startswith("# ")
@@ -196,24 +200,24 @@ def killed_at(path: str, number: int, when: str) -> int:
         return found
 
     setattr(place, name, deadly)
-    return module("__main__").main(["retrain"])
+    return module("experiment.cli").main(["retrain"])
 
 
 @pytest.mark.parametrize(("path", "number", "when"), POINTS)
 def test_killed_in_the_gate(path, number, when, restored):
     """The alias is on the old version or on the new one, whole; the next run completes what is left."""
-    for name in ("__main__", "continuous_training.retrain", "artifacts"):
+    for name in ("experiment.cli", "continuous_training.retrain", "experiment.artifacts"):
         module(name)
     assert forked(lambda: killed_at(path, number, when)) == signal.SIGKILL
     assert alias() in (1, 2, 3)
     assert forked(whole) == 0
-    assert forked(lambda: module("__main__").main(["retrain"])) == 0
+    assert forked(lambda: module("experiment.cli").main(["retrain"])) == 0
     assert forked(whole) == 0
     assert alias() == gate()["challenger"]["version"] != 1
     assert gate()["decision"] == "promoted"
     assert alias("previous") == 1
     before = alias()
-    assert forked(lambda: module("__main__").main(["retrain"])) == 0
+    assert forked(lambda: module("experiment.cli").main(["retrain"])) == 0
     assert alias() == before
 
 
@@ -273,7 +277,11 @@ def test_a_corrupt_and_an_empty_batch_are_quarantined(restored, may):
 
 def test_what_arrives_is_fetched_once(tmp_path):
     """What is there with the same size is not, nor what is in quarantine; what was replaced is."""
-    fetch, raw, quarantine = module("continuous_training.fetch"), tmp_path / "raw", tmp_path / "q"
+    incoming, raw, quarantine = (
+        module("continuous_training.incoming"),
+        tmp_path / "raw",
+        tmp_path / "q",
+    )
     arrived = tmp_path / "bucket"
     for folder in (arrived, quarantine):
         folder.mkdir()
@@ -281,16 +289,16 @@ def test_what_arrives_is_fetched_once(tmp_path):
         (arrived / f"{name}.parquet").write_bytes(b"a batch")
     (quarantine / "2013-02.parquet").write_bytes(b"a batch")
     for incoming in (f"{arrived}/*.parquet", f"file://{arrived}/*.parquet"):
-        assert fetch.fetch(incoming, raw, quarantine) == ["2013-01.parquet"]
-        assert fetch.fetch(incoming, raw, quarantine) == []
+        assert incoming.fetch(incoming, raw, quarantine) == ["2013-01.parquet"]
+        assert incoming.fetch(incoming, raw, quarantine) == []
         (raw / "2013-01.parquet").write_bytes(b"another batch")
-    assert fetch.fetch(f"{arrived}/*.parquet", raw, quarantine) == ["2013-01.parquet"]
+    assert incoming.fetch(f"{arrived}/*.parquet", raw, quarantine) == ["2013-01.parquet"]
     (arrived / "2013-02.parquet").write_bytes(b"a batch that was mended")
-    assert fetch.fetch(f"{arrived}/*.parquet", raw, quarantine) == ["2013-02.parquet"]
+    assert incoming.fetch(f"{arrived}/*.parquet", raw, quarantine) == ["2013-02.parquet"]
     assert sorted(path.name for path in raw.iterdir()) == ["2013-01.parquet", "2013-02.parquet"]
-    assert fetch.fetch(f"{arrived}/none*", raw, quarantine) == []
-    with pytest.raises(module("errors").UserError, match="incoming: nowhere://x"):
-        fetch.fetch("nowhere://x", raw, quarantine)
+    assert incoming.fetch(f"{arrived}/none*", raw, quarantine) == []
+    with pytest.raises(module("experiment.errors").UserError, match="incoming: nowhere://x"):
+        incoming.fetch("nowhere://x", raw, quarantine)
 
 
 def test_a_full_disk(restored):

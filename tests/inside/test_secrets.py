@@ -72,14 +72,16 @@ def test_no_step_shows_it(name, flights, settings, step, monkeypatch):
             said += out + err
     remote = address.format("https")  # of DVC, or of `incoming`: of no variable
     if " " not in remote:  # else only a variable says where it ends
-        said += str(module("errors").UserError(f"incoming: cannot pull from '{remote}'."))
+        said += str(
+            module("experiment.errors").UserError(f"incoming: cannot pull from '{remote}'.")
+        )
     assert not leaks(said, secret), said
     assert not leaks(written(before), secret)
 
 
 def test_the_environment_is_searched_for_words(monkeypatch):
     """A secret of a variable is hidden wherever it stands, in each form; what is public is not."""
-    redact = module("redaction").redact
+    redact = module("experiment.redaction").redact
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "Zq7secretword")
     monkeypatch.setenv("EXPORTER_HEADERS", "token=Yq7secretword,x=1")
     monkeypatch.setenv("ALERT_WEBHOOK", "https://hooks.example/services/T0123/Xq7secretword")

@@ -21,12 +21,12 @@ ROOT = Path.cwd()
 @pytest.fixture(scope="module")
 def trained(flights):
     """Two versions, the second the champion, made by the real steps."""
-    main = module("__main__").main
+    main = module("experiment.cli").main
     for _ in range(2):
         for arguments in (["train"], ["evaluate"], ["register", "--run", "last"]):
             assert main(arguments) == 0
-    params = module("params").load()
-    client = module("tracking").connect()
+    params = module("experiment.params").load()
+    client = module("experiment.tracking").connect()
     version = client.get_model_version_by_alias(params.register_.name, "champion")
     return client, version, params
 
@@ -99,18 +99,18 @@ def test_an_evaluation_that_was_changed_is_refused(trained, step):
 
 
 def test_what_is_not_committed_is_kept_with_its_digest(trained, step):
-    path = ROOT / "src" / PACKAGE / "train.py"
+    path = ROOT / "src" / PACKAGE / "experiment/train.py"
     text = path.read_text()
     path.write_text(text + "\n# https://me:Zq7secretword@h.example\n")
     assert step("train")[0] == 0
     path.write_text(text)
-    tracking = module("tracking")
+    tracking = module("experiment.tracking")
     run = tracking.find_run("last")
     with tracking.artifact(run, "changes.diff") as diff:
         assert "+# https://***@h.example" in diff.read_text()
     stored_file(run.info.run_id, "changes.diff").write_text("other")
     with (
-        pytest.raises(module("errors").UserError, match="is refused"),
+        pytest.raises(module("experiment.errors").UserError, match="is refused"),
         tracking.artifact(run, "changes.diff"),
     ):
         pass
@@ -243,7 +243,7 @@ ATTACKS = [shifted, tampered, swapped, pickled, flavored, with_code, missing]
 def test_loading_refuses(attack, digest, trained, step, tmp_path):
     """Whoever can write the artifacts; a pickle also from one who can write the registry, too."""
     client, version, _ = trained
-    stored, registry = folder_of(client, version), module("registry")
+    stored, registry = folder_of(client, version), module("experiment.registry")
     other = client.get_model_version_by_alias(version.name, "previous")
     before = {p: p.read_bytes() for p in stored.rglob("*") if p.is_file()}
     expected = version.tags["model_sha256"]
@@ -274,7 +274,7 @@ def test_loading_refuses(attack, digest, trained, step, tmp_path):
 def test_serving_runs_nothing_of_the_stored_files(trained, monkeypatch, step):
     """Not even if the registry's digest is adjusted: the server gets a copy that we saved."""
     client, version, _ = trained
-    stored, serve = folder_of(client, version), module("serve")
+    stored, serve = folder_of(client, version), module("experiment.serve")
     text, served = (stored / "MLmodel").read_text(), {}
     expected = version.tags["model_sha256"]
 
@@ -284,7 +284,7 @@ def test_serving_runs_nothing_of_the_stored_files(trained, monkeypatch, step):
     monkeypatch.setattr(serve, "start", look)
     try:
         with_code(stored, None)
-        fingerprint = module("registry").fingerprint(stored)
+        fingerprint = module("experiment.registry").fingerprint(stored)
         client.set_model_version_tag(version.name, version.version, "model_sha256", fingerprint)
         assert step("serve")[0] == 0
     finally:
@@ -299,7 +299,7 @@ def test_serving_runs_nothing_of_the_stored_files(trained, monkeypatch, step):
 def test_a_version_of_the_first_template_loads(trained):
     """Its digest was over the contents alone; changed files are refused all the same."""
     client, version, params = trained
-    stored, registry = folder_of(client, version), module("registry")
+    stored, registry = folder_of(client, version), module("experiment.registry")
     content = b"".join((stored / name).read_bytes() for name in registry.FILES)
     expected, path = version.tags["model_sha256"], stored / "MLmodel"
     mark = (version.name, version.version, "model_sha256")
@@ -309,7 +309,7 @@ def test_a_version_of_the_first_template_loads(trained):
         old = client.get_model_version(version.name, version.version)
         assert registry.load_model(old, params).model is not None
         path.write_bytes(before + b"\n")
-        with pytest.raises(module("errors").UserError, match="its files are not those"):
+        with pytest.raises(module("experiment.errors").UserError, match="its files are not those"):
             registry.load_model(old, params)
     finally:
         path.write_bytes(before)
@@ -346,7 +346,7 @@ def test_values_stay_text_in_card_and_plots(tmp_path, settings, step):
 def test_loading_goes_by_our_allow_list(trained, monkeypatch):
     """A type that model.py does not name is refused, whatever the model's files say."""
     _, version, params = trained
-    registry, errors = module("registry"), module("errors")
+    registry, errors = module("experiment.registry"), module("experiment.errors")
     assert registry.load_model(version, params).model is not None
     names = [t for t in registry.TRUSTED_TYPES if "TreePredictor" not in t]
     monkeypatch.setattr(registry, "TRUSTED_TYPES", names)
@@ -373,7 +373,7 @@ def test_predictions_are_those_of_the_model(trained, step, tmp_path):
     _, version, params = trained
     source, output = ROOT / "data/raw/2013-06.parquet", tmp_path / "o.parquet"
     assert step("predict", "--input", str(source), "--output", str(output))[0] == 0
-    model = module("registry").load_model(version, params).model
+    model = module("experiment.registry").load_model(version, params).model
     expected = model.predict_proba(pd.read_parquet(source))[:, 1]
     scored = pd.read_parquet(output)
     assert (scored["probability_True"].to_numpy() == expected).all()

@@ -14,15 +14,15 @@ import httpx
 
 if __name__ == "__main__":
     package, port, file, *seconds = sys.argv[1:]
-    data, checks, params = (
+    tables, checks, params = (
         importlib.import_module(f"{package}.{name}")
-        for name in ("data", "delivery.checks", "params")
+        for name in ("experiment.tables", "delivery.release.checks", "experiment.params")
     )
     url, settings = f"http://127.0.0.1:{port}", params.load().data
     with httpx.Client(base_url=url, timeout=30) as client:
         takes = client.get("/model").raise_for_status().json()["inputs"]
         takes = [*takes, *([settings.id] if settings.id else [])]
-        rows = data.read([Path(file)], settings)
+        rows = tables.read([Path(file)], settings)
         rows = rows[[column for column in takes if column in rows]]
         parts = [rows.iloc[start : start + 20] for start in range(0, len(rows), 20)]
         bodies = [checks.request(part) for part in parts]

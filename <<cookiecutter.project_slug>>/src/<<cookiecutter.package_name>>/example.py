@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .errors import UserError
+from .experiment.errors import UserError
 
 SOURCE = "data/raw/*.parquet"
 LEAD = pd.Timedelta(hours=2)

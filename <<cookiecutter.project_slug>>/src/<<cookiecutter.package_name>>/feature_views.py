@@ -6,7 +6,7 @@ apply to data with the column AVAILABLE; other data has none until you write the
 
 import pandas as pd
 
-from .continuous_training.feature_store import View
+from .continuous_training.features.view import View
 
 AVAILABLE = "landed"  # the column that says from when on the rest of a row is known
 LEAD = pd.Timedelta(hours=2)  # how long before `data.time` a prediction is made

@@ -10,15 +10,15 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OrdinalEncoder
 
-from .errors import UserError
-from .features import Tidy, kinds
-from .params import Params
+from .experiment.column_types import kinds
+from .experiment.errors import UserError
+from .experiment.params import Params
+from .experiment.tidy import Tidy
 
 # What a stored model may hold beside scikit-learn's own types that skops knows. Loading refuses
 # everything else; a new estimator of yours may need a line here or in params.yaml.
 TRUSTED_TYPES = [
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-    f"{Tidy.__module__}.Tidy",
 ]
 
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import << cookiecutter.package_name >> as package
-from << cookiecutter.package_name >>.params import ROOT
+from << cookiecutter.package_name >>.experiment.params import ROOT
 
 CODE = ("src", "dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
 CODE += ("continuous_training.yaml",)

@@ -8,10 +8,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from << cookiecutter.package_name >> import data
-from << cookiecutter.package_name >>.__main__ import main
-from << cookiecutter.package_name >>.continuous_training import drift
-from << cookiecutter.package_name >>.continuous_training.distributions import (
+from << cookiecutter.package_name >>.continuous_training.drift import drift
+from << cookiecutter.package_name >>.continuous_training.drift.distributions import (
     bins,
     chi2,
     compare,
@@ -21,8 +19,10 @@ from << cookiecutter.package_name >>.continuous_training.distributions import (
     psi_bound,
 )
 from << cookiecutter.package_name >>.continuous_training.settings import Drift
-from << cookiecutter.package_name >>.features import kinds
-from << cookiecutter.package_name >>.params import load
+from << cookiecutter.package_name >>.experiment import dataset, floors, tables
+from << cookiecutter.package_name >>.experiment.cli import main
+from << cookiecutter.package_name >>.experiment.column_types import kinds
+from << cookiecutter.package_name >>.experiment.params import load
 
 LIMITS, NOTHING = Drift(), Drift(psi=1e-9, ks=1e-9)
 WORDS = [f"w{number}" for number in range(60)]
@@ -168,7 +168,7 @@ def test_the_page_escapes_what_comes_from_the_data():
     bad = "<script>alert('x')</script>\"&"
     frame = pd.DataFrame({bad: [bad, "b"] * 50, "n": np.arange(100.0), "none": [None] * 100})
     seen = observed({f"1{bad}": frame, f"2{bad}": frame.assign(n=7.0, none=1.0)})
-    text = drift.drift_report.page(seen, drift.report(seen, LIMITS), LIMITS)
+    text = drift.report.page(seen, drift.measured(seen, LIMITS), LIMITS)
     assert "<script" not in text
     assert "&lt;script&gt;alert(&#x27;x&#x27;)" in text
     assert text.count("▲ drifted") == 2
@@ -186,15 +186,17 @@ def test_the_step(pipeline: Path, caplog):
         assert main(step) == 0
     params = load(pipeline / "params.yaml")
     settings = params.data
-    paths = data.batches(settings)
-    frame = data.read(paths, settings)
+    paths = dataset.batches(settings)
+    frame = tables.read(paths, settings)
     apart = {settings.target, settings.id, settings.time, *settings.drop}
     kind = {c: k for c, k in kinds(frame).items() if c not in apart and k in ("number", "text")}
     column = next(iter(kind))
     value = frame[column].max() + 1 if kind[column] == "number" else "unheard"
-    batch = next(data.chunks(paths[-1], settings)).assign(**{column: value, settings.target: None})
+    batch = next(tables.chunks(paths[-1], settings)).assign(
+        **{column: value, settings.target: None}
+    )
     path = paths[-1].with_stem(f"{paths[-1].stem}-later")
-    data.write(batch, path, settings)
+    tables.write(batch, path, settings)
     with caplog.at_level("INFO"):
         assert main(["drift"]) == 0
     assert column in caplog.messages[-1]
@@ -207,7 +209,7 @@ def test_the_step(pipeline: Path, caplog):
     assert list(found["over_time"][column]) == [*names, path.stem]
     assert list(found["over_time"][settings.target]) == names
     assert settings.time not in found["features"]
-    store = data.feature_store(settings)
+    store = floors.feature_store(settings)
     assert set(store.columns if store else ()) <= set(found["features"])
     page = (pipeline / "reports/drift.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 2 * len(found["features"])

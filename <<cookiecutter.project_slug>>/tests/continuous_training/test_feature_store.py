@@ -4,15 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from << cookiecutter.package_name >> import data, feature_views
-from << cookiecutter.package_name >>.continuous_training import feature_store
-from << cookiecutter.package_name >>.errors import UserError
-from << cookiecutter.package_name >>.params import Data
+from << cookiecutter.package_name >> import feature_views
+from << cookiecutter.package_name >>.continuous_training.features import offline
+from << cookiecutter.package_name >>.continuous_training.features.online import (
+    OnlineStore,
+)
+from << cookiecutter.package_name >>.continuous_training.features.view import (
+    View,
+)
+from << cookiecutter.package_name >>.experiment import dataset, floors, tables
+from << cookiecutter.package_name >>.experiment.errors import UserError
+from << cookiecutter.package_name >>.experiment.params import Data
 
 DATA = Data(source="none", target="delay", time="time")
 VIEWS = [
-    feature_store.View("place_3h", by=["place"], column="delay", window="3h"),
-    feature_store.View("both_2D", by=["place", "number"], column="delay", window="2D"),
+    View("place_3h", by=["place"], column="delay", window="3h"),
+    View("both_2D", by=["place", "number"], column="delay", window="2D"),
 ]
 LEAD = pd.Timedelta(hours=1)
 
@@ -38,7 +45,7 @@ def history(monkeypatch) -> pd.DataFrame:
     return frame.sort_values("time", ignore_index=True)
 
 
-def by_hand(row: pd.Series, history: pd.DataFrame, view: feature_store.View) -> float:
+def by_hand(row: pd.Series, history: pd.DataFrame, view: offline.View) -> float:
     """The mean over what was available by then, and not longer ago than the window."""
     now = row["time"] - LEAD
     known = (history["known"] <= now) & (history["known"] > now - pd.Timedelta(view.window))
@@ -50,7 +57,7 @@ def by_hand(row: pd.Series, history: pd.DataFrame, view: feature_store.View) -> 
 
 def test_no_row_sees_its_future(history):
     """Each value is that of a search through all rows for those that were available."""
-    found = feature_store.offline(history, DATA).add(history)
+    found = offline.offline(history, DATA).add(history)
     for view in VIEWS:
         expected = [by_hand(row, history, view) for _, row in history.iterrows()]
         assert 0.02 < np.isnan(expected).mean() < 0.9
@@ -59,23 +66,23 @@ def test_no_row_sees_its_future(history):
 
 def test_what_is_known_later_changes_nothing(frame, params):
     """On the project's own data: the newest row but one is the same without all that came after."""
-    store = data.feature_store(params.data)
+    store = floors.feature_store(params.data)
     if store is None:
         pytest.skip("no feature views for such data")
     rows = frame.sort_values(params.data.time).tail(500).head(20)
-    history = data.read(data.batches(params.data), params.data)
-    whole = feature_store.offline(history, params.data).add(rows)
+    history = tables.read(dataset.batches(params.data), params.data)
+    whole = offline.offline(history, params.data).add(rows)
     for label in rows.index:
         now = rows.loc[label, params.data.time] - feature_views.LEAD
         past = history[history[feature_views.AVAILABLE] <= now]
-        then = feature_store.offline(past, params.data).add(rows.loc[[label]])
+        then = offline.offline(past, params.data).add(rows.loc[[label]])
         pd.testing.assert_frame_equal(then, whole.loc[[label]])
 
 
 def test_online_is_offline_row_by_row(history, tmp_path):
     store, online = (
-        feature_store.offline(history, DATA),
-        feature_store.OnlineStore(f"sqlite:///{tmp_path / 'online.db'}"),
+        offline.offline(history, DATA),
+        OnlineStore(f"sqlite:///{tmp_path / 'online.db'}"),
     )
     online.materialize(store)
     pd.testing.assert_frame_equal(online.lookup(history, DATA), store.add(history))
@@ -83,36 +90,36 @@ def test_online_is_offline_row_by_row(history, tmp_path):
 
 def test_only_what_is_new_is_written(history, tmp_path):
     """And a view as a whole, when an older batch came late or was replaced."""
-    online = feature_store.OnlineStore(f"sqlite:///{tmp_path / 'online.db'}")
+    online = OnlineStore(f"sqlite:///{tmp_path / 'online.db'}")
     first, late = history[history["known"] < "2025-01-08"], history["place"] != "b"
-    whole = feature_store.offline(history, DATA)
+    whole = offline.offline(history, DATA)
     sizes = {view.name: len(whole.tables[view.name]) for view in VIEWS}
-    before = online.materialize(feature_store.offline(first, DATA))
+    before = online.materialize(offline.offline(first, DATA))
     after = online.materialize(whole)
     assert {name: before[name] + after[name] for name in sizes} == sizes
     assert min(before.values()) > min(after.values()) > 0
     assert set(online.materialize(whole).values()) == {0}
     changed = history.assign(delay=history["delay"].where(history.index != 5, 99.0))
     for other in (history[late], history, changed):
-        store = feature_store.offline(other, DATA)
+        store = offline.offline(other, DATA)
         assert online.materialize(store) == {n: len(t) for n, t in store.tables.items()}
         pd.testing.assert_frame_equal(online.lookup(other, DATA), store.add(other))
 
 
 def test_a_view_that_is_gone_is_deleted(history, tmp_path, monkeypatch):
-    online = feature_store.OnlineStore(f"sqlite:///{tmp_path / 'online.db'}")
-    online.materialize(feature_store.offline(history, DATA))
+    online = OnlineStore(f"sqlite:///{tmp_path / 'online.db'}")
+    online.materialize(offline.offline(history, DATA))
     monkeypatch.setattr(feature_views, "VIEWS", VIEWS[1:])
-    online.materialize(feature_store.offline(history, DATA))
+    online.materialize(offline.offline(history, DATA))
     with online.engine.connect() as connection:
         names = connection.exec_driver_sql("select distinct view from feature_store").scalars()
         assert set(names) == {VIEWS[1].name}
 
 
 def test_data_without_the_column_has_no_views(history):
-    assert feature_store.offline(history.drop(columns="known"), DATA) is None
-    assert feature_store.offline(history, DATA.model_copy(update={"time": None})) is None
+    assert offline.offline(history.drop(columns="known"), DATA) is None
+    assert offline.offline(history, DATA.model_copy(update={"time": None})) is None
     with pytest.raises(UserError, match="place_3h: there is no column 'delay'"):
-        feature_store.offline(history.drop(columns="delay"), DATA)
+        offline.offline(history.drop(columns="delay"), DATA)
     with pytest.raises(UserError, match="column 'number' is missing"):
-        feature_store.offline(history, DATA).add(history.drop(columns="number"))
+        offline.offline(history, DATA).add(history.drop(columns="number"))

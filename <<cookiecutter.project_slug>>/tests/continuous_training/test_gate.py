@@ -5,13 +5,18 @@ import pandas as pd
 import pytest
 from sklearn.dummy import DummyClassifier
 
-from << cookiecutter.package_name >> import tracking
-from << cookiecutter.package_name >>.continuous_training import challenger, gate
-from << cookiecutter.package_name >>.continuous_training.gate import Judged
+from << cookiecutter.package_name >>.continuous_training.decision import (
+    challenger,
+    gate,
+)
+from << cookiecutter.package_name >>.continuous_training.decision.gate import (
+    Judged,
+)
 from << cookiecutter.package_name >>.continuous_training.settings import Gate
-from << cookiecutter.package_name >>.evaluate import metrics
-from << cookiecutter.package_name >>.features import Kinds
-from << cookiecutter.package_name >>.registry import find_version
+from << cookiecutter.package_name >>.experiment import tracking
+from << cookiecutter.package_name >>.experiment.column_types import Kinds
+from << cookiecutter.package_name >>.experiment.evaluate import metrics
+from << cookiecutter.package_name >>.experiment.registry import find_version
 
 ROWS, DAYS = 3000, 14
 RANDOM = np.random.default_rng(0)

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from << cookiecutter.package_name >> import data, tracking
-from << cookiecutter.package_name >>.__main__ import main
+from << cookiecutter.package_name >> import data
 from << cookiecutter.package_name >>.continuous_training.__main__ import STAGES
 from << cookiecutter.package_name >>.continuous_training.pipeline import dvc
-from << cookiecutter.package_name >>.params import load
-from << cookiecutter.package_name >>.registry import find_version
+from << cookiecutter.package_name >>.experiment import dataset, tables, tracking
+from << cookiecutter.package_name >>.experiment.cli import main
+from << cookiecutter.package_name >>.experiment.params import load
+from << cookiecutter.package_name >>.experiment.registry import find_version
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,7 +46,7 @@ def test_the_first_model_needs_no_champion(first, pipeline):
     assert tags["dirty"] == "false"
     assert tags["commit"] == found["commit"]
     assert tags["trigger"] == "demand,new_data"
-    assert tags["data"] == data.digest(data.batches(params.data))
+    assert tags["data"] == dataset.digest(dataset.batches(params.data))
     for file in ("dvc.lock", "data/raw.dvc", "schema.yaml", "reports/model-card-v1.md"):
         assert (pipeline / file).is_file(), file
 
@@ -87,7 +88,7 @@ def test_a_dirty_tree_trains_but_is_not_promoted(pipeline, capfd):
 def features(pipeline: Path) -> list[str]:
     settings = load(pipeline / "params.yaml").data
     apart = {settings.target, settings.time, settings.id, *settings.drop, *settings.text}
-    frame = next(data.chunks(data.batches(settings)[-1], settings))
+    frame = next(tables.chunks(dataset.batches(settings)[-1], settings))
     return [name for name in frame.columns if name not in apart]
 
 
@@ -111,10 +112,10 @@ def test_a_refused_challenger_leaves_the_champion(pipeline, change):
 def broken(pipeline: Path) -> tuple[Path, str]:
     """A new batch without one of the columns that the model takes; and that column."""
     settings = load(pipeline / "params.yaml").data
-    newest = data.batches(settings)[-1]
-    frame, column = next(data.chunks(newest, settings)), features(pipeline)[0]
+    newest = dataset.batches(settings)[-1]
+    frame, column = next(tables.chunks(newest, settings)), features(pipeline)[0]
     path = newest.with_stem(f"{newest.stem}-broken")
-    data.write(frame.drop(columns=column), path, settings)
+    tables.write(frame.drop(columns=column), path, settings)
     return path, column
 
 
@@ -161,7 +162,7 @@ def test_a_new_champion_and_back(pipeline, change, capfd):
     refit = client.get_run(find_version(client, params.register_.name, "champion").run_id)
     assert refit.data.tags["judged_run"] == found["challenger"]["run_id"]
     if params.data.time is not None:
-        rows = data.labelled(data.read(data.batches(params.data), params.data), params)
+        rows = data.labelled(tables.read(dataset.batches(params.data), params.data), params)
         assert refit.data.params["fitted_until"] == str(rows[params.data.time].max())
     assert main(["rollback"]) == 0
     assert (champion(pipeline), champion(pipeline, "previous")) == (1, None)
@@ -186,12 +187,12 @@ def test_a_store_that_has_not_seen_the_training_gets_its_run(
 
 def test_batches_and_models_come_back_from_the_remote(pipeline):
     params = load(pipeline / "params.yaml")
-    before = data.digest(data.batches(params.data))
+    before = dataset.digest(dataset.batches(params.data))
     assert dvc("push") == 0
     for folder in ("data/raw", "models", ".dvc/cache"):
         shutil.rmtree(pipeline / folder)
     assert dvc("pull") == 0
-    assert data.digest(data.batches(params.data)) == before
+    assert dataset.digest(dataset.batches(params.data)) == before
     assert (pipeline / "models/challenger/model.skops").is_file()
 
 
@@ -204,7 +205,7 @@ def test_stages_and_settings_are_told_apart(pipeline):
         flat = pd.json_normalize(yaml.safe_load((pipeline / file).read_text(encoding="utf-8")))
         known[file] = set(flat.columns)
     for stage in stages.values():
-        for entry in stage["params"]:
+        for entry in stage.get("params", ()):
             named = entry if isinstance(entry, dict) else {"params.yaml": [entry]}
             for file, keys in named.items():
                 for key in keys:

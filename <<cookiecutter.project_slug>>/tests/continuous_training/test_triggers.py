@@ -10,13 +10,16 @@ import pandas as pd
 import pytest
 from pandas.api.types import is_numeric_dtype
 
-from << cookiecutter.package_name >> import data, tracking
-from << cookiecutter.package_name >>.__main__ import main
-from << cookiecutter.package_name >>.continuous_training import retrain
-from << cookiecutter.package_name >>.params import load
-from << cookiecutter.package_name >>.registry import find_version
+from << cookiecutter.package_name >>.continuous_training import settings
+from << cookiecutter.package_name >>.continuous_training.decision import (
+    history,
+    triggers,
+)
+from << cookiecutter.package_name >>.experiment import dataset, tables, tracking
+from << cookiecutter.package_name >>.experiment.cli import main
+from << cookiecutter.package_name >>.experiment.params import load
+from << cookiecutter.package_name >>.experiment.registry import find_version
 
-decisions, settings, triggers = retrain.decisions, retrain.settings, retrain.triggers
 NAMES = ["demand", "schedule", "new_data", "degradation", "drift"]
 
 
@@ -44,7 +47,7 @@ def ask(pipeline: Path) -> Callable[..., dict[str, triggers.Asked]]:
         params, limits = load(pipeline / "params.yaml"), settings.load()
         limits = limits.model_copy(update={"triggers": limits.triggers.model_copy(update=rules)})
         now = find_version(tracking.connect(), params.register_.name, "champion")
-        state = decisions.state(params, limits)
+        state = history.state(params, limits)
         told = triggers.told(because)
         return {a.name: a for a in triggers.ask(demand, now, state, params, limits, told)}
 
@@ -58,9 +61,12 @@ def fired(answers: dict[str, triggers.Asked]) -> set[str]:
 def copy(pipeline: Path, suffix: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
     """The newest batch once more under a later name, changed."""
     params = load(pipeline / "params.yaml").data
-    newest = data.batches(params)[-1]
-    frame, path = change(next(data.chunks(newest, params))), newest.with_stem(newest.stem + suffix)
-    data.write(frame, path, params)
+    newest = dataset.batches(params)[-1]
+    frame, path = (
+        change(next(tables.chunks(newest, params))),
+        newest.with_stem(newest.stem + suffix),
+    )
+    tables.write(frame, path, params)
     return path
 
 
@@ -157,7 +163,7 @@ def test_drift(pipeline, ask):
     """It is said, but retrains only if the owner wants that."""
     params = load(pipeline / "params.yaml").data
     apart = {params.target, params.time, params.id, *params.drop}
-    frame = data.read(data.batches(params)[-1:], params)
+    frame = tables.read(dataset.batches(params)[-1:], params)
     column = next(c for c in frame if c not in apart and frame[c].dtype in ("float64", "str"))
 
     def unseen(frame: pd.DataFrame) -> pd.DataFrame:
@@ -187,13 +193,13 @@ def test_what_monitoring_has_seen(pipeline, ask, capsys):
 def test_refusals_in_a_row_ask_for_an_experiment(pipeline, ask, change):
     """Until the recipe changes, or somebody demands it."""
     params, limits = load(pipeline / "params.yaml"), settings.load()
-    state = decisions.state(params, limits)
+    state = history.state(params, limits)
     written = {"decision": "refused", "trigger": "demand", "commit": "none", "data": "another"}
     written |= {"challenger": {"version": 1, "run_id": _run(params)}}
     copy(pipeline, "-new", lambda frame: frame)
     for _ in range(2):
         with tracking.decision("refused") as run_id:
-            decisions.log(tracking.connect(), run_id, written, {}, state)
+            history.log(tracking.connect(), run_id, written, {}, state)
     assert ask(refusals=3)["new_data"].fired
     assert fired(ask(because="degradation: x", refusals=2)) == set()
     answers = ask(refusals=2)

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from << cookiecutter.package_name >>.continuous_training import validate
-from << cookiecutter.package_name >>.errors import UserError
+from << cookiecutter.package_name >>.continuous_training.stages import validate
+from << cookiecutter.package_name >>.experiment.errors import UserError
 
 FRAME = pd.DataFrame(
     {

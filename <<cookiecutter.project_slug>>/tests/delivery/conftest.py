@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 import << cookiecutter.package_name >> as package
-from << cookiecutter.package_name >>.delivery import settings, targets
-from << cookiecutter.package_name >>.params import ROOT
+from << cookiecutter.package_name >>.delivery import settings
+from << cookiecutter.package_name >>.delivery.release import targets
+from << cookiecutter.package_name >>.experiment.params import ROOT
 
 CODE = ("src", "pyproject.toml", "README.md", "requirements/service.txt", ".gitignore")
 CODE += ("continuous_training.yaml", *(path.name for path in ROOT.glob("LICENSE")))

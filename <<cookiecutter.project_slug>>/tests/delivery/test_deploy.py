@@ -15,13 +15,20 @@ import psutil
 import pytest
 import yaml
 
-from << cookiecutter.package_name >> import tracking
-from << cookiecutter.package_name >>.__main__ import main
-from << cookiecutter.package_name >>.delivery import deploy
-from << cookiecutter.package_name >>.registry import find_version
+from << cookiecutter.package_name >>.delivery import settings
+from << cookiecutter.package_name >>.delivery.release import (
+    build,
+    checks,
+    deployment,
+    releases,
+    targets,
+)
+from << cookiecutter.package_name >>.delivery.service import routing
+from << cookiecutter.package_name >>.experiment import tracking
+from << cookiecutter.package_name >>.experiment.cli import main
+from << cookiecutter.package_name >>.experiment.errors import UserError
+from << cookiecutter.package_name >>.experiment.registry import find_version
 
-checks, releases = deploy.checks, deploy.releases
-settings, targets = deploy.settings, deploy.targets
 JSON = {"Content-Type": "application/json"}
 
 
@@ -41,18 +48,18 @@ def report(root: Path, env: str = "dev") -> dict:
 def test_a_key_that_is_no_setting_gets_a_hint(tmp_path):
     path = tmp_path / "delivery.yaml"
     path.write_text("environments: {dev: {target: local, prot: 1}}", encoding="utf-8")
-    with pytest.raises(deploy.UserError, match=r"dev\.prot is not a setting; did you mean port"):
+    with pytest.raises(UserError, match=r"dev\.prot is not a setting; did you mean port"):
         settings.load(path)
 
 
 def test_the_same_commit_makes_the_same_release(released):
     """Whatever modes files get here: another umask, a drive that knows none."""
-    first, git = releases.build(), ("git", "-C", str(released), "config", "core.fileMode")
+    first, git = build.build(), ("git", "-C", str(released), "config", "core.fileMode")
     subprocess.run([*git, "false"], check=True)
     (released / "params.yaml").chmod(0o755)
     mask = os.umask(0o077)
     try:
-        assert releases.build() == first
+        assert build.build() == first
     finally:
         os.umask(mask)
         (released / "params.yaml").chmod(0o644)
@@ -84,12 +91,12 @@ def test_a_first_release_that_fails_leaves_nothing(released, params, capsys):
     assert "online and batch predictions differ" in capsys.readouterr().err
     assert report(released)["decision"] == "rolled back"
     assert alias("dev", params) is None
-    assert targets.ready(url()) == {}
+    assert deployment.ready(url()) == {}
 
 
 def test_releases_follow_each_other_without_a_gap(released, params, commit, monkeypatch):
     assert main(["deploy", "--env", "dev"]) == 0
-    first = targets.ready(url())
+    first = deployment.ready(url())
     assert (alias("dev", params), str(first["version"])) == ("1", "1")
     commit()
     stop, failed, done = threading.Event(), [], []
@@ -108,29 +115,29 @@ def test_releases_follow_each_other_without_a_gap(released, params, commit, monk
     finally:
         stop.set()
         asking.join()
-    second = targets.ready(url())
+    second = deployment.ready(url())
     assert second["image"] != first["image"]
     assert not failed, failed[:3]
     assert len(done) > 20
     monkeypatch.setenv("SERVICE_TOKEN", "for-the-test")  # the checks send it
     assert main(["deploy", "--env", "staging"]) == 0
-    assert targets.ready(url("staging"))["image"] == second["image"]
+    assert deployment.ready(url("staging"))["image"] == second["image"]
     assert report(released, "staging")["code"] == second["code"]
 
 
 def test_what_fails_its_checks_goes_back(released, params, commit, capsys):
     """A release that answers otherwise than batch, one that is slow, one that does not start."""
-    before = targets.ready(url())
+    before = deployment.ready(url())
     package = released / "src" / settings.__package__.replace(".", "/")
     limits = released / "delivery.yaml"
     for name, old, new, why in [
         (
-            "arms.py",
+            "service/routing.py",
             "found.tolist()",
             "(found + 0.01).tolist()",
             "online and batch predictions differ",
         ),
-        ("service.py", "def run(", "1 / 0\n\n\ndef run(", "is not ready"),
+        ("service/app.py", "def run(", "1 / 0\n\n\ndef run(", "is not ready"),
     ]:
         code = (package / name).read_text(encoding="utf-8")
         assert old in code
@@ -150,7 +157,7 @@ def test_what_fails_its_checks_goes_back(released, params, commit, capsys):
     assert "load check: 40 requests, p99" in capsys.readouterr().err
     limits.write_text(settled, encoding="utf-8")
     commit()
-    assert targets.ready(url())["image"] == before["image"]
+    assert deployment.ready(url())["image"] == before["image"]
     assert alias("dev", params) == "1"
     assert report(released)["decision"] == "rolled back"
 
@@ -171,7 +178,7 @@ def test_checks_alone_are_not_logged(released, X):
 
 
 def test_a_version_or_release_that_is_not_there_changes_nothing(released, params, capsys):
-    before = targets.ready(url())
+    before = deployment.ready(url())
     assert main(["deploy", "--env", "dev", "--version", "99"]) == 1
     assert "no version of" in capsys.readouterr().err
     assert main(["deploy", "--env", "dev", "--image", f"sha256:{'0' * 64}"]) == 1
@@ -179,13 +186,13 @@ def test_a_version_or_release_that_is_not_there_changes_nothing(released, params
     for image in ("sha256:0", "sha256:../../elsewhere", "latest", f"sha256:{'0' * 64}\n"):
         assert main(["deploy", "--env", "dev", "--image", image]) == 1
         assert "is no digest of a release" in capsys.readouterr().err
-    assert targets.ready(url()) | {"parent": 0} == before | {"parent": 0}
+    assert deployment.ready(url()) | {"parent": 0} == before | {"parent": 0}
 
 
 def test_a_release_that_was_changed_does_not_start(released, capsys):
     """A file edited, added, taken away; a link. To build it anew mends it, and what runs stays."""
-    before = targets.ready(url())
-    digest = releases.build()
+    before = deployment.ready(url())
+    digest = build.build()
     place = releases.path_of(digest)
     code = next(place.glob("site/*/train.py"))
     text = code.read_text(encoding="utf-8")
@@ -200,23 +207,23 @@ def test_a_release_that_was_changed_does_not_start(released, capsys):
         assert "were changed" in capsys.readouterr().err
         undo()
     code.unlink()
-    assert releases.build() == digest
+    assert build.build() == digest
     assert releases.verified(digest) == place
-    assert targets.ready(url()) | {"parent": 0} == before | {"parent": 0}
+    assert deployment.ready(url()) | {"parent": 0} == before | {"parent": 0}
 
 
 def test_a_service_that_is_killed_is_started_again(released, params):
     """With a shadow from its first answer on, for that is what the registry says."""
-    before, client = targets.ready(url()), tracking.connect()
-    deploy.arms.set_shadow(client, params.register_.name, "dev", "1")
+    before, client = deployment.ready(url()), tracking.connect()
+    routing.set_shadow(client, params.register_.name, "dev", "1")
     (service,) = psutil.Process(before["parent"]).children()
     service.kill()
     service.wait()
     until = time.monotonic() + 60
-    while not (now := targets.ready(url())) and time.monotonic() < until:
+    while not (now := deployment.ready(url())) and time.monotonic() < until:
         time.sleep(0.1)
     assert now == before | {"shadow": 1}
-    deploy.arms.set_shadow(client, params.register_.name, "dev", None)
+    routing.set_shadow(client, params.register_.name, "dev", None)
 
 
 def test_a_canary_takes_over_or_goes_back(released, params, X, capsys):
@@ -246,7 +253,7 @@ def test_a_canary_takes_over_or_goes_back(released, params, X, capsys):
         assert alias("dev", params) == "2"
         for option in (["--share", "50"], ["--shadow"]):
             assert main(["canary", "--env", "dev", "--version", "1", *option]) == 0
-        now = targets.ready(url())
+        now = deployment.ready(url())
         assert (now["version"], now["canary"], now["share"], now["shadow"]) == (2, 1, 50, 1)
         assert main(["canary", "--env", "dev", "--stop"]) == 0
     finally:
@@ -270,4 +277,4 @@ def test_predictions_are_logged(released, X):
 
 def test_stop(released):
     assert main(["deploy", "--env", "staging", "--stop"]) == 0
-    assert targets.ready(url("staging")) == {}
+    assert deployment.ready(url("staging")) == {}

@@ -16,16 +16,42 @@ import pandas as pd
 import pytest
 import sqlalchemy as sql
 
-from << cookiecutter.package_name >> import data, registry, tracking
-from << cookiecutter.package_name >>.__main__ import main
-from << cookiecutter.package_name >>.delivery import monitor, watch
-from << cookiecutter.package_name >>.delivery.alerts import LEASE, Alerts, Key
-from << cookiecutter.package_name >>.delivery.journal import Table
-from << cookiecutter.package_name >>.evaluate import metrics, predict
-from << cookiecutter.package_name >>.features import Kinds, json_rows
-from << cookiecutter.package_name >>.params import ROOT, Params, load
+from << cookiecutter.package_name >> import data
+from << cookiecutter.package_name >>.continuous_training import (
+    settings as training,
+)
+from << cookiecutter.package_name >>.continuous_training.decision import history
+from << cookiecutter.package_name >>.delivery import (
+    settings as delivery_settings,
+)
+from << cookiecutter.package_name >>.delivery.monitoring import (
+    collect,
+    dashboard,
+    label_join,
+    live_metrics,
+)
+from << cookiecutter.package_name >>.delivery.monitoring.alerts import (
+    LEASE,
+    Alerts,
+    Key,
+)
+from << cookiecutter.package_name >>.delivery.release import releases
+from << cookiecutter.package_name >>.delivery.service.prediction_log import Table
+from << cookiecutter.package_name >>.experiment import (
+    dataset,
+    floors,
+    registry,
+    tables,
+    tracking,
+)
+from << cookiecutter.package_name >>.experiment.cli import main
+from << cookiecutter.package_name >>.experiment.column_types import (
+    Kinds,
+    json_rows,
+)
+from << cookiecutter.package_name >>.experiment.evaluate import metrics, predict
+from << cookiecutter.package_name >>.experiment.params import ROOT, Params, load
 
-live, page, predictions = watch.live, monitor.monitor_page, watch.predictions
 DAY, NOW = 24 * 60 * 60, 1.8e9
 KINDS = Kinds({"time": "date", "x": "number", "word": "text"})
 BAD = "<script>alert('x')</script>|\n@all\"&"
@@ -55,10 +81,10 @@ def logged(rows: pd.DataFrame, without: tuple[str, ...] = ("name",)) -> pd.DataF
     return pd.DataFrame(some | {"features": features, "prediction": "1.5"})
 
 
-def join(rows: pd.DataFrame, params: Params, notes: list[str] | None = None) -> predictions.Joined:
-    sent = predictions.inputs(rows, KINDS, params.data.id)
-    asked = {1: predictions.ask(rows, sent, KINDS, params)}
-    return predictions.join(asked, params, [] if notes is None else notes)[1]
+def join(rows: pd.DataFrame, params: Params, notes: list[str] | None = None) -> label_join.Joined:
+    sent = label_join.inputs(rows, KINDS, params.data.id)
+    asked = {1: label_join.ask(rows, sent, KINDS, params)}
+    return label_join.join(asked, params, [] if notes is None else notes)[1]
 
 
 def test_labels_come_late(own, tmp_path):
@@ -117,37 +143,39 @@ def test_what_cannot_be_used_is_left_out_and_noted(own, tmp_path):
     assert "no labels of c: " in other
 
 
-def arm(error: float, days: int = 20, rows: int = 2000, seed: int = 0) -> live.Arm:
+def arm(error: float, days: int = 20, rows: int = 2000, seed: int = 0) -> live_metrics.Arm:
     """Predictions that are wrong by so much on average."""
     random, k = np.random.default_rng(seed), np.arange(rows)
     time = pd.Timestamp("2025-01-01") + pd.to_timedelta(k % days, unit="D")
     frame = pd.DataFrame({"time": time, "word": np.where(k % 2, "odd", "even"), "y": 0.0})
     found = {"request": k.astype(str), "row": 0, "shadow": False, "time": NOW + 60.0 * k}
     found["prediction"] = [str(v) for v in random.exponential(error, rows)]
-    return live.Arm(predictions.Joined(pd.DataFrame(found), frame, 0, 0), None)
+    return live_metrics.Arm(label_join.Joined(pd.DataFrame(found), frame, 0, 0), None)
 
 
-def judged(one: live.Arm, params: Params) -> live.gate.Judged:
-    return live.judged([one], params)[0]
+def judged(one: live_metrics.Arm, params: Params) -> live_metrics.gate.Judged:
+    return live_metrics.judged([one], params)[0]
 
 
 def test_a_verdict_takes_an_interval_and_rows_enough(own):
     limit = 1.1
     for error, verdict in ((1.0, False), (2.0, True)):
-        value, interval = live.gate.measure("mae", judged(arm(error), own))
+        value, interval = live_metrics.gate.measure("mae", judged(arm(error), own))
         assert interval[0] < value < interval[1]
-        assert live.worse("mae", interval, value, limit) is verdict
-        assert live.worse("roc_auc", (-interval[1], -interval[0]), -value, -limit) is verdict
+        assert live_metrics.worse("mae", interval, value, limit) is verdict
+        assert (
+            live_metrics.worse("roc_auc", (-interval[1], -interval[0]), -value, -limit) is verdict
+        )
     few = judged(arm(1.2, rows=30), own)
-    value, interval = live.gate.measure("mae", few)
-    assert live.worse("mae", interval, value, value - 0.01) is None
-    assert live.enough(judged(arm(1.0), own), 2000)
-    assert not live.enough(judged(arm(1.0), own), 2001)
-    assert not live.enough(judged(arm(1.0, days=live.DAYS - 1), own), 500)
+    value, interval = live_metrics.gate.measure("mae", few)
+    assert live_metrics.worse("mae", interval, value, value - 0.01) is None
+    assert live_metrics.enough(judged(arm(1.0), own), 2000)
+    assert not live_metrics.enough(judged(arm(1.0), own), 2001)
+    assert not live_metrics.enough(judged(arm(1.0, days=live_metrics.DAYS - 1), own), 500)
 
 
 def test_a_segment_is_judged_beside_what_it_was(own):
-    its, limits = arm(1.0), live.gate.Gate()
+    its, limits = arm(1.0), live_metrics.gate.Gate()
     odd = its.joined.labels["word"] == "odd"
     worse = [
         str(3 * float(v)) if o else v
@@ -156,7 +184,7 @@ def test_a_segment_is_judged_beside_what_it_was(own):
     its = its._replace(joined=its.joined._replace(rows=its.joined.rows.assign(prediction=worse)))
     record = pd.DataFrame({"segment": ["word = odd", "word = even"], "mae": 1.1, "rows": 900})
     record = record.assign(model="candidate")
-    found = live.segments(judged(its, own), its.joined.labels, record, limits, own)
+    found = live_metrics.segments(judged(its, own), its.joined.labels, record, limits, own)
     assert {part["segment"]: part["worse"] for part in found} == {
         "word = odd": True,
         "word = even": False,
@@ -166,16 +194,22 @@ def test_a_segment_is_judged_beside_what_it_was(own):
 def test_two_versions_are_told_apart_or_not(own):
     verdicts = []
     for error in (0.5, 1.0, 2.0):
-        found = live.beside(arm(1.0), arm(error, seed=1), 1, 500, own)
+        found = live_metrics.beside(arm(1.0), arm(error, seed=1), 1, 500, own)
         verdicts.append(found["verdict"])
     assert verdicts == ["better", "not told apart yet", "worse"]
-    assert live.beside(arm(1.0), arm(9.0, seed=1), 1, 5000, own)["verdict"] == "not told apart yet"
+    assert (
+        live_metrics.beside(arm(1.0), arm(9.0, seed=1), 1, 5000, own)["verdict"]
+        == "not told apart yet"
+    )
     later = arm(0.5)
     later.joined.rows["time"] += 119_900
-    assert live.beside(arm(1.0), later, 1, 500, own) is None
+    assert live_metrics.beside(arm(1.0), later, 1, 500, own) is None
     shadow = arm(0.5, rows=1000)
     shadow.joined.rows["shadow"] = True
-    assert "on 1,000 and 1,000 labelled rows" in live.beside(arm(1.0), shadow, 1, 500, own)["said"]
+    assert (
+        "on 1,000 and 1,000 labelled rows"
+        in live_metrics.beside(arm(1.0), shadow, 1, 500, own)["said"]
+    )
 
 
 @pytest.fixture
@@ -312,11 +346,11 @@ def watched(released: Path) -> Path:
 
 def told_apart(params: Params, kinds: Kinds) -> tuple[pd.DataFrame, list[str]]:
     """The rows of the newest batch whose inputs no other row has, and the inputs that are sent."""
-    paths = data.batches(params.data.model_copy(update={"through": None}))
-    store = data.feature_store(params.data)
+    paths = dataset.batches(params.data.model_copy(update={"through": None}))
+    store = floors.feature_store(params.data)
     names = [column for column in kinds if store is None or column not in store.columns]
-    whole = pd.concat([data.read([path], params.data) for path in paths], keys=range(len(paths)))
-    hashes = predictions.hashed(whole, Kinds({name: kinds[name] for name in names}))
+    whole = pd.concat([tables.read([path], params.data) for path in paths], keys=range(len(paths)))
+    hashes = label_join.hashed(whole, Kinds({name: kinds[name] for name in names}))
     alike = pd.Series(hashes, whole.index).duplicated(keep=False)
     frame = whole[~alike]
     frame = frame[frame.index.get_level_values(0) == len(paths) - 1].reset_index(drop=True)
@@ -341,7 +375,7 @@ def served(watched: Path, monkeypatch, tmp_path) -> Callable[..., None]:
             answers = answers[np.random.default_rng(0).permutation(len(some))]
         sent = [row.decode() for row in json_rows(some[names])]
         when = time.time() - DAY * np.linspace(days, 0.01, len(some))
-        Table(monitor.releases.prediction_log()).insert(
+        Table(releases.prediction_log_url()).insert(
             [
                 (f"{k}-{days}", 0, number, float(when[k]), 0.004, "dev", False, sent[k], answer)
                 for k, answer in enumerate(map(json.dumps, answers.tolist()))
@@ -393,9 +427,9 @@ def test_nothing_was_predicted_yet(watched, served, caplog):
 def test_no_labels_yet(watched, served, settle):
     served()
     settings = load(watched / "params.yaml").data
-    path = data.batches(settings.model_copy(update={"through": None}))[-1]
-    whole, rows = path.read_bytes(), next(data.chunks(path, settings))
-    data.write(rows.assign(**{settings.target: None}), path, settings)
+    path = dataset.batches(settings.model_copy(update={"through": None}))[-1]
+    whole, rows = path.read_bytes(), next(tables.chunks(path, settings))
+    tables.write(rows.assign(**{settings.target: None}), path, settings)
     try:
         found = ran(watched)
     finally:
@@ -471,31 +505,30 @@ def test_retraining_that_cannot_start_is_tried_again(watched, served, settle, mo
 def test_after_refusals_it_asks_for_an_experiment(watched, served, settle):
     settle("delivery.yaml", labelled=100)
     served(wrong=True)
-    settings, decisions = monitor.training, monitor.decisions
-    params, limits = load(watched / "params.yaml"), settings.load()
-    state = decisions.State({}, "data", decisions.recipe(params, limits))
+    params, limits = load(watched / "params.yaml"), training.load()
+    state = history.State({}, "data", history.recipe(params, limits))
     written = {"decision": "refused", "trigger": "demand", "commit": "none", "data": "data"}
     written |= {"challenger": {"version": 1, "run_id": "none"}}
     for _ in range(limits.triggers.refusals):
         assert ran(watched)["experiment"] is None
         with tracking.decision("refused") as run_id:
-            decisions.log(tracking.connect(), run_id, written, {}, state)
+            history.log(tracking.connect(), run_id, written, {}, state)
     found = ran(watched, "--claim")
     assert "new experiment" in found["experiment"]
     assert found["retrain"] is None
     assert {"degradation", "experiment"} <= names(found)
     assert "refused: version 1" in (watched / "reports/monitor.html").read_text(encoding="utf-8")
     with tracking.decision("promoted") as run_id:
-        decisions.log(tracking.connect(), run_id, written | {"decision": "promoted"}, {}, state)
+        history.log(tracking.connect(), run_id, written | {"decision": "promoted"}, {}, state)
 
 
 def test_the_page_escapes_what_comes_from_the_data(watched, served, settle):
     settle("delivery.yaml", labelled=100)
     served(wrong=True)
     served(number=2, days=1)
-    params, limits = load(watched / "params.yaml"), monitor.settings.load()
-    table = Table(monitor.releases.prediction_log())
-    found = watch.look("dev", table, time.time(), params, limits, monitor.training.load())
+    params, limits = load(watched / "params.yaml"), delivery_settings.load()
+    table = Table(releases.prediction_log_url())
+    found = collect.look("dev", table, time.time(), params, limits, training.load())
     its = found["versions"]["1"]
     first = {"rows": 900, "judged": 0.5, "limit": 0.4, "worse": True}
     its["segments"] = [first | {"segment": BAD, "value": 0.3, "interval": (0.2, np.nan)}]
@@ -506,10 +539,10 @@ def test_the_page_escapes_what_comes_from_the_data(watched, served, settle):
     for part in (found["drift"], *found.observed[1:]):
         part[BAD] = part[name]
     found.events.append({"time": time.time(), "decision": BAD, "version": BAD})
-    text = page.page(found)
+    text = dashboard.page(found)
     Well(text)
     assert text.count("&lt;script&gt;alert(") >= 6
     assert "http" not in text.replace("http://127.0.0.1", "")
-    short = page.markdown(found)
+    short = dashboard.markdown(found)
     assert "<script" not in short
     assert "@all" not in short

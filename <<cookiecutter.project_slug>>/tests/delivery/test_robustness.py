@@ -14,17 +14,17 @@ import pytest
 import sqlalchemy as sql
 import uvicorn
 
-from << cookiecutter.package_name >> import registry, tracking
-from << cookiecutter.package_name >>.delivery import (
-    checks,
-    journal,
-    predictions,
-    schema,
-    service,
+from << cookiecutter.package_name >>.delivery.monitoring import label_join
+from << cookiecutter.package_name >>.delivery.release import checks
+from << cookiecutter.package_name >>.delivery.service import (
+    app,
+    prediction_log,
+    request_schema,
 )
-from << cookiecutter.package_name >>.features import Kinds
+from << cookiecutter.package_name >>.experiment import registry, tracking
+from << cookiecutter.package_name >>.experiment.column_types import Kinds
 
-LIMITS = service.settings.Service(rows=250, body=200_000)
+LIMITS = app.settings.Service(rows=250, body=200_000)
 JSON = {"Content-Type": "application/json"}
 # Text that means something to a database, a shell or a page; \\x00 is a character that PostgreSQL refuses.
 HOSTILE = ["'; DROP TABLE predictions; --", '" OR ""="', "%s :a $1 {}", "\\\\'\\n\\t", "a\x00b"]
@@ -57,25 +57,25 @@ def version(trained: Path, params):
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> journal.Table:
-    return journal.Table(f"sqlite:///{tmp_path_factory.mktemp('log') / 'predictions.db'}")
+def table(tmp_path_factory: pytest.TempPathFactory) -> prediction_log.Table:
+    return prediction_log.Table(f"sqlite:///{tmp_path_factory.mktemp('log') / 'predictions.db'}")
 
 
 @pytest.fixture(scope="module", params=["fast", "generic"])
-def running(request, version, params, table, tmp_path_factory) -> Iterator[service.Service]:
-    served = service.Served(version, params)
+def running(request, version, params, table, tmp_path_factory) -> Iterator[app.Service]:
+    served = app.Served(version, params)
     if request.param == "generic":
         served.fast = None
-    log = journal.Journal(tmp_path_factory.mktemp("journal"), table, "dev", 10**8)
-    yield service.Service(served, LIMITS, journal=log)
+    log = prediction_log.Journal(tmp_path_factory.mktemp("journal"), table, "dev", 10**8)
+    yield app.Service(served, LIMITS, journal=log)
     log.close()
 
 
 @pytest.fixture(scope="module")
-def port(running: service.Service) -> Iterator[int]:
+def port(running: app.Service) -> Iterator[int]:
     """That of a real server, in a thread."""
     server = uvicorn.Server(uvicorn.Config(running, log_level="error", lifespan="off"))
-    sockets = service.listen(0, "127.0.0.1")
+    sockets = app.listen(0, "127.0.0.1")
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     thread.start()
     yield sockets[0].getsockname()[1]
@@ -93,7 +93,7 @@ def client(port: int) -> Iterator[httpx.Client]:
         assert client.get("/health").json()["status"] == "ok"
 
 
-def logged(running: service.Service, request: str) -> list[tuple[dict, str]]:
+def logged(running: app.Service, request: str) -> list[tuple[dict, str]]:
     """Features and prediction of a request, once the database has them."""
     table = running.journal.table
     own = table.table.c
@@ -174,7 +174,7 @@ def test_hostile_text_comes_to_the_log_as_it_was(client, running, version, param
 
 def test_one_request_that_cannot_be_scored_fails_no_other(version, params):
     """They wait together, and go into one call."""
-    served = service.Served(version, params)
+    served = app.Served(version, params)
     served.fast = None
     given = Kinds(served.kinds)
     real, waits = served.gather._score, threading.Event()
@@ -186,7 +186,7 @@ def test_one_request_that_cannot_be_scored_fails_no_other(version, params):
         return real(rows)
 
     served.gather._score = picky
-    running = service.Service(served, LIMITS)
+    running = app.Service(served, LIMITS)
     good, bad = [(None,) * len(given)], [("bad",) * len(given)]
 
     async def ask() -> list:
@@ -213,16 +213,16 @@ def test_numbers_go_to_the_last_bit(tmp_path):
     """From a table through a request and the prediction log: 10,000 doubles, bit by bit."""
     sent = np.frombuffer(np.random.default_rng(0).bytes(80_000), dtype=np.float64)
     sent = np.where(np.isfinite(sent), sent, 0.1)
-    table, kinds = journal.Table(f"sqlite:///{tmp_path / 'log.db'}"), Kinds(x="number")
-    log = journal.Journal(tmp_path / "journal", table, "dev", 10**8)
+    table, kinds = prediction_log.Table(f"sqlite:///{tmp_path / 'log.db'}"), Kinds(x="number")
+    log = prediction_log.Journal(tmp_path / "journal", table, "dev", 10**8)
     body = checks.request(pd.DataFrame({"x": sent}))
-    found = schema.Schema(kinds, len(sent)).rows(body)
+    found = request_schema.Schema(kinds, len(sent)).rows(body)
     scored = [(k, 1, value) for k, (value,) in enumerate(found)]
     record = {"time": 1.0, "seconds": 0.0, "shadow": False, "looked_up": None}
     log.add(body, scored, request="all of them", **record)
     log.close()
-    rows = predictions.Log(table, "dev", 0).newest(1, len(sent))[0].sort_values("row")
-    logged = predictions.inputs(rows, kinds, None)["x"].to_numpy()
+    rows = label_join.Log(table, "dev", 0).newest(1, len(sent))[0].sort_values("row")
+    logged = label_join.inputs(rows, kinds, None)["x"].to_numpy()
     answers = np.array([json.loads(text) for text in rows["prediction"]], dtype=float)
     for values in (np.array(found)[:, 0], logged, answers):
         np.testing.assert_array_equal(values.view("u8"), sent.view("u8"))
@@ -230,13 +230,13 @@ def test_numbers_go_to_the_last_bit(tmp_path):
 
 def test_every_kind_of_column():
     """Whatever the model at hand takes."""
-    found = schema.Schema(Kinds(a="number", b="text", c="date"), 10)
+    found = request_schema.Schema(Kinds(a="number", b="text", c="date"), 10)
     for name, kind in (("a", "number"), ("b", "text"), ("c", "date")):
         for value, status in VALUES[kind].items():
             body = f'{{"rows": [{{"{name}": {value}}}]}}'.encode()
             if status == 200:
                 assert len(found.rows(body)) == 1
             else:
-                with pytest.raises(schema.RefusedError):
+                with pytest.raises(request_schema.RefusedError):
                     found.rows(body)
     assert found.rows(b'{"rows": [{"a": true}]}') == [(1.0, None, None)]

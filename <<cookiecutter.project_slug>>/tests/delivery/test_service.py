@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import uvicorn
 
-from << cookiecutter.package_name >> import registry, tracking
-from << cookiecutter.package_name >>.delivery import checks, service, settings
-from << cookiecutter.package_name >>.evaluate import predict
+from << cookiecutter.package_name >>.delivery import settings
+from << cookiecutter.package_name >>.delivery.release import checks
+from << cookiecutter.package_name >>.delivery.service import app
+from << cookiecutter.package_name >>.experiment import registry, tracking
+from << cookiecutter.package_name >>.experiment.evaluate import predict
 
 LIMITS = settings.Service(rows=250, body=200_000)
 JSON = {"Content-Type": "application/json"}
@@ -29,18 +31,18 @@ def loaded(version, params) -> registry.Loaded:
 
 
 @pytest.fixture(scope="module", params=["fast", "generic"])
-def running(request, version, params) -> service.Service:
-    served = service.Served(version, params)
+def running(request, version, params) -> app.Service:
+    served = app.Served(version, params)
     if request.param == "generic":
         served.fast = None
-    return service.Service(served, LIMITS)
+    return app.Service(served, LIMITS)
 
 
 @pytest.fixture(scope="module")
-def client(running: service.Service) -> Iterator[httpx.Client]:
+def client(running: app.Service) -> Iterator[httpx.Client]:
     """A client of a real server, in a thread."""
     server = uvicorn.Server(uvicorn.Config(running, log_level="error", lifespan="off"))
-    sockets = service.listen(0, "127.0.0.1")
+    sockets = app.listen(0, "127.0.0.1")
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     thread.start()
     url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
@@ -61,7 +63,7 @@ def post(client: httpx.Client, rows: pd.DataFrame):
 
 
 def test_the_default_form_is_scored_the_fast_way(version, params):
-    assert service.Served(version, params).why == "the default form"
+    assert app.Served(version, params).why == "the default form"
 
 
 def test_answers_are_those_of_batch_scoring(client, given, loaded):
@@ -137,9 +139,9 @@ def test_it_takes_json_alone(client):
 
 def test_on_the_loopback_it_answers_to_its_own_names(client, running, monkeypatch):
     """Else a page of a foreign site whose name leads here could read the answers."""
-    assert service.host_names("0.0.0.0") is None  # noqa: S104
+    assert app.host_names("0.0.0.0") is None  # noqa: S104
     monkeypatch.setenv("SERVICE_HOSTS", "scores.example, Other.example")
-    running.hosts = service.host_names("127.0.0.1")
+    running.hosts = app.host_names("127.0.0.1")
     try:
         for host in ("127.0.0.1:1", "localhost", "[::1]:8001", "[::1]", "Scores.example:443"):
             assert client.get("/ready", headers={"Host": host}).status_code == 200, host

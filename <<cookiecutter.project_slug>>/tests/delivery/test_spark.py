@@ -15,15 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from << cookiecutter.package_name >> import data, tune
-from << cookiecutter.package_name >>.__main__ import main
-from << cookiecutter.package_name >>.delivery import predict as delivery_predict
-from << cookiecutter.package_name >>.delivery import spark
-from << cookiecutter.package_name >>.errors import UserError
-from << cookiecutter.package_name >>.features import Kinds
-from << cookiecutter.package_name >>.params import Data, Tune
+from << cookiecutter.package_name >>.delivery.spark import (
+    predict as delivery_predict,
+)
+from << cookiecutter.package_name >>.delivery.spark import tasks
+from << cookiecutter.package_name >>.experiment import tables, tune
+from << cookiecutter.package_name >>.experiment.cli import main
+from << cookiecutter.package_name >>.experiment.column_types import Kinds
+from << cookiecutter.package_name >>.experiment.errors import UserError
+from << cookiecutter.package_name >>.experiment.params import Data, Tune
 
-START = f"from {spark.__name__} import session; session()"
+START = f"from {tasks.__name__} import session; session()"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def engine() -> Iterator[None]:
         patch.setenv("SPARK_MASTER", "local[2]")
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
         yield
-        spark.session().stop()
+        tasks.session().stop()
 
 
 @pytest.fixture
@@ -54,8 +56,8 @@ def predict(path: Path, output: Path, engine: str) -> int:
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_predictions_are_those_in_process(suffix, engine, parts, trained, scored, params, tmp_path):
     given, settings = tmp_path / f"rows{suffix}", params.data
-    rows = next(data.chunks(scored, settings))
-    data.write(rows, given, settings)
+    rows = next(tables.chunks(scored, settings))
+    tables.write(rows, given, settings)
     if suffix == ".parquet":
         rows.to_parquet(given, row_group_size=600)
     found = []
@@ -71,7 +73,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
 ):
     """The same sentence, though a worker has met it."""
     given, needed = tmp_path / "rows.parquet", next(iter(model.named_steps["tidy"].kinds))
-    rows = next(data.chunks(scored, params.data))
+    rows = next(tables.chunks(scored, params.data))
     rows.drop(columns=needed).to_parquet(given)
     said = []
     for name in ("local", "spark"):

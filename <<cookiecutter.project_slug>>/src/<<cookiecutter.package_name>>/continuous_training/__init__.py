@@ -1,1 +1,1 @@
-"""Continuous training: the steps as a pipeline (dvc.yaml), and a gate before the champion."""
+"""Level 1: the steps as a pipeline (dvc.yaml), and a gate before the champion."""

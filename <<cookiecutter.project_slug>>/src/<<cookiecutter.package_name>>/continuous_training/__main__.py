@@ -1,47 +1,28 @@
-"""The commands and stages of continuous training.
-
-The commands are steps of the package: `python -m << cookiecutter.package_name >> retrain`. DVC runs the
-stages: `python -m << cookiecutter.package_name >>.continuous_training train`.
-Exit code 0: promoted, refused, or nothing to do; 1: an error; 2: wrong usage; 3: a batch was
-quarantined.
-"""
+"""The stages of dvc.yaml: `python -m PACKAGE.continuous_training STAGE`, which DVC runs."""
 
 import json
 import sys
 import time
 
-from ..__main__ import Steps, main
+from ..experiment.cli import Step, Steps, main
 
-COMMANDS: Steps = {
-    "pipeline": ("run what has changed of the pipeline in dvc.yaml, and log the run", {}),
-    "retrain": (
-        "ask the triggers; if one fires, run the pipeline and promote the challenger or refuse it",
-        {
-            "--demand": {"action": "store_true", "help": "retrain, whatever the triggers say"},
-            "--because": {
-                "help": 'what monitoring has seen, as "degradation: reason" or "drift: ..."'
-            },
-        },
-    ),
-    "drift": ("compare each batch with the rows that the champion was fitted on", {}),
-    "materialize": ("bring the online feature store up to date with all batches", {}),
-    "lineage": (
-        "print what a version was made of, down to the raw files",
-        {"--version": {"default": "champion", "help": "number or alias (default: champion)"}},
-    ),
-    "reproduce": (
-        "make a version again in a clean folder, and compare",
-        {"--version": {"default": "champion", "help": "number or alias (default: champion)"}},
-    ),
-    "rollback": ("make the champion before this one the champion again", {}),
-}
 STAGES: Steps = {
-    "extract": ("stage: each batch, with types", {}),
-    "validate": ("stage: each batch against schema.yaml", {}),
-    "aggregate": ("stage: the feature views of all rows, the offline store", {}),
-    "prepare": ("stage: the rows to fit on and to judge on", {}),
-    "train": ("stage: fit the challenger", {}),
-    "evaluate": ("stage: the challenger against the baseline", {}),
+    "code": Step("continuous_training.stages.code", "stage: the digests of each stage's code"),
+    "extract": Step("continuous_training.stages.extract", "stage: each batch, with types"),
+    "validate": Step(
+        "continuous_training.stages.validate", "stage: each batch against schema.yaml"
+    ),
+    "build_views": Step(
+        "continuous_training.stages.build_views",
+        "stage: the feature views of all rows, the offline store",
+    ),
+    "prepare": Step(
+        "continuous_training.stages.prepare", "stage: the rows to fit on and to judge on"
+    ),
+    "train": Step("continuous_training.stages.train", "stage: fit the challenger"),
+    "evaluate": Step(
+        "continuous_training.stages.evaluate", "stage: the challenger against the baseline"
+    ),
 }
 
 TIMES = ".dvc/tmp/seconds.json"  # how long each stage took when it last ran
@@ -49,10 +30,10 @@ TIMES = ".dvc/tmp/seconds.json"  # how long each stage took when it last ran
 
 def timed(stage: str) -> int:
     """Run a stage and keep its time for the lineage."""
-    from ..params import ROOT
+    from ..experiment.params import ROOT
 
     start = time.perf_counter()
-    code = main(package=__package__, steps=STAGES)
+    code = main(steps=STAGES)
     path = ROOT / TIMES
     seconds = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     seconds[stage] = time.perf_counter() - start
@@ -62,4 +43,4 @@ def timed(stage: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(timed(sys.argv[1]) if sys.argv[1:2] and sys.argv[1] in STAGES else main())
+    sys.exit(timed(sys.argv[1]) if sys.argv[1:2] and sys.argv[1] in STAGES else main(steps=STAGES))

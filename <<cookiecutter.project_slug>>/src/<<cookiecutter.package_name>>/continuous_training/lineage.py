@@ -1,6 +1,6 @@
 """Lineage: what a version was made of, from the decision down to the raw files.
 
-`python -m << cookiecutter.package_name >> lineage --version 3` reads MLflow alone, so it works in any
+The step `lineage --version 3` reads MLflow alone, so it works in any
 clone, whatever became of the commit.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 
 from mlflow.entities import Run
 
-from .. import tracking
-from ..params import ROOT, load, parse
-from ..registry import require_version
+from ..experiment import tracking
+from ..experiment.params import ROOT, load, parse
+from ..experiment.registry import require_version
 
 log = logging.getLogger(__name__)
 

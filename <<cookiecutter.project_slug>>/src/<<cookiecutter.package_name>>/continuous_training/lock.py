@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import filelock
 
-from ..params import ROOT
+from ..experiment.params import ROOT
 
 LOCK = ".dvc/tmp/retrain.lock"
 

@@ -1,6 +1,6 @@
 """The pipeline of dvc.yaml: run what has changed, quarantine what breaks the schema, log the run.
 
-`python -m << cookiecutter.package_name >> pipeline` is `dvc repro` with four things around it that are
+The step `pipeline` is `dvc repro` with four things around it that are
 no stages, for they read or move what lies outside: the schema is inferred if there is none; a batch
 that stopped the pipeline goes to data/quarantine; the batches are versioned (`dvc add`); and the
 training gets its run in MLflow.
@@ -17,17 +17,19 @@ from pathlib import Path
 import pandas as pd
 from mlflow.entities import Run
 
-from .. import data, tracking
-from ..errors import UserError
-from ..params import ROOT, Params, load, parse
-from ..redaction import relay
-from ..registry import read_model
-from ..train import score
-from . import decisions, settings, validate
+from ..experiment import dataset, tables, tracking
+from ..experiment.errors import UserError
+from ..experiment.params import ROOT, Params, load, parse
+from ..experiment.redaction import relay
+from ..experiment.registry import read_model
+from ..experiment.train import score
+from . import settings
 from .__main__ import TIMES
+from .decision import history
 from .lock import alone
 from .settings import QUARANTINE
-from .train import FOLDER
+from .stages import validate
+from .stages.train import FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +55,9 @@ def reproduce(params: Params) -> None:
     if tracking.commit()["commit"] == "none":
         raise UserError("there is no commit yet (git init): DVC needs a git repository")
     folder = _raw(params)
-    paths = data.batches(params.data)
+    paths = dataset.batches(params.data)
     if not (ROOT / validate.SCHEMA).exists():
-        columns = validate.infer(data.read(paths, params.data), params.data)
+        columns = validate.infer(tables.read(paths, params.data), params.data)
         validate.write(columns, [path.stem for path in paths], ROOT / validate.SCHEMA)
         log.warning("%s is inferred from the batches: review and commit it", validate.SCHEMA)
     skew = ROOT / validate.SKEW
@@ -126,7 +128,7 @@ def record(params: Params, **tags: str) -> Run:
     model = read_model(ROOT / FOLDER, params).model
     metrics = {f"train_{name}": value for name, value in score(model, train, params).items()}
     metrics |= {f"test_{name}": value for name, value in score(model, holdout, params).items()}
-    paths = data.batches(params.data)
+    paths = dataset.batches(params.data)
     run_id = tracking.log_training(
         model, train, holdout, metrics, paths, params, dvc_model=str(digest), **tags
     )
@@ -142,6 +144,6 @@ def run() -> None:
     tracking.connect()  # a store that is away stops the step before the work, not after
     with alone():
         reproduce(params)
-        found = record(params, recipe=decisions.recipe(params, settings.load()))
+        found = record(params, recipe=history.recipe(params, settings.load()))
     metric = params.evaluate.metric
     log.info("run %s: %s %.4f", found.info.run_id, metric, found.data.metrics[f"test_{metric}"])

@@ -1,6 +1,6 @@
 """Reproduction: make a version again, from its code and its data, and compare.
 
-`python -m << cookiecutter.package_name >> reproduce --version 3` takes the code that the version's run
+The step `reproduce --version 3` takes the code that the version's run
 keeps and the batches that its data/*.dvc names, runs the whole pipeline in a folder of its own, fits
 on all rows, and compares metrics and predictions: they must be equal to the last digit.
 """
@@ -22,13 +22,14 @@ from dvc.config import Config
 from dvc.repo import Repo
 from mlflow.entities import Run
 
-from .. import data, tracking
-from ..errors import UserError
-from ..evaluate import predict
-from ..params import ROOT, load
-from ..redaction import relay
-from ..registry import load_model, require_version
-from ..train import fit
+from .. import data
+from ..experiment import tracking
+from ..experiment.errors import UserError
+from ..experiment.evaluate import predict
+from ..experiment.params import ROOT, load
+from ..experiment.redaction import relay
+from ..experiment.registry import load_model, require_version
+from ..experiment.train import fit
 from .pipeline import prepared
 
 REBUILT = "rebuilt.parquet"

@@ -1,17 +1,18 @@
 """Retraining: the triggers, the pipeline, the gate, then the aliases of the registry.
 
-`python -m << cookiecutter.package_name >> retrain` promotes the challenger or refuses it, or does
+The step `retrain` promotes the challenger or refuses it, or does
 nothing if no trigger fires; all are exit code 0, and reports/decision.md says why.
 """
 
 import logging
 
-from .. import tracking
-from ..errors import UserError
-from ..markdown import plain
-from ..params import ROOT, load
-from ..registry import find_version
-from . import decisions, fetch, lock, settings, triggers
+from ..experiment import tracking
+from ..experiment.errors import UserError
+from ..experiment.markdown import plain
+from ..experiment.params import ROOT, load
+from ..experiment.registry import find_version
+from . import incoming, lock, settings
+from .decision import history, triggers
 
 log = logging.getLogger(__name__)
 
@@ -26,21 +27,22 @@ def run(demand: bool = False, because: str | None = None) -> None:
             )
         folder = (ROOT / params.data.source).parent
         if limits.incoming is not None:
-            fetch.fetch(limits.incoming, folder, ROOT / settings.QUARANTINE)
-        state = decisions.state(params, limits)
+            incoming.fetch(limits.incoming, folder, ROOT / settings.QUARANTINE)
+        state = history.state(params, limits)
         champion = find_version(client, name, "champion")
         asked = triggers.ask(demand, champion, state, params, limits, told)
         experiment = triggers.write(asked)
         fired = [answer for answer in asked if answer.fired]
         if not fired:
             log.info("nothing to do: no trigger fired")
-            decisions.say("nothing to do: no trigger fired", [experiment] if experiment else [])
+            history.say("nothing to do: no trigger fired", [experiment] if experiment else [])
             return
-        from . import pipeline, promotion  # with nothing to do their imports are half of the time
+        from . import pipeline
+        from .decision import promotion  # with nothing to do their imports are half of the time
 
         try:
             pipeline.reproduce(params)
         except pipeline.QuarantineError as error:
-            decisions.say("quarantined: the champion stays as it is", [plain(error)])
+            history.say("quarantined: the champion stays as it is", [plain(error)])
             raise
         promotion.decide(client, state, fired, params, limits)

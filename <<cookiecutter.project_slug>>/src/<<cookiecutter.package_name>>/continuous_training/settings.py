@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from .. import params
-from ..params import ROOT, Section
+from ..experiment import params
+from ..experiment.params import ROOT, Section
 
 QUARANTINE = "data/quarantine"  # where the batches go that break the schema
 

@@ -1,1 +1,1 @@
-"""The delivery floor: a release is built once and brought through the environments to production."""
+"""Level 2: releases through the environments, the prediction service, its monitoring."""

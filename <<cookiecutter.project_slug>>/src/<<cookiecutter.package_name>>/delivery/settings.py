@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .. import params
-from ..errors import UserError
-from ..params import ROOT, Section
+from ..experiment import params
+from ..experiment.errors import UserError
+from ..experiment.params import ROOT, Section
 
 
 class Service(Section):

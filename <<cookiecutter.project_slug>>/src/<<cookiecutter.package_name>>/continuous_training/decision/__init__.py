@@ -1,0 +1,1 @@
+"""When to retrain, and whether the challenger becomes the champion."""

@@ -1,0 +1,137 @@
+"""The triggers: is there a reason to retrain? `retrain` asks them all, and writes reports/triggers.json.
+
+There are Google's five: a demand, a schedule, new data, a degradation of the champion, a change of
+distribution. None but a demand fires twice for the same data and recipe, whatever became of it; and
+after `triggers.refusals` refusals in a row none does: then it takes an experiment, not more training.
+"""
+
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+
+from ...experiment import tracking
+from ...experiment.errors import UserError
+from ...experiment.params import ROOT, Params
+from ..settings import Settings
+from . import history
+
+HELD = "held back"
+EXPERIMENT = "{count} refusals in a row: it takes a new experiment, not more training"
+DAY = 24 * 60 * 60 * 1000  # milliseconds
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trigger's answer."""
+
+    name: str
+    fired: bool
+    reason: str
+
+
+def ask(
+    demanded: bool,
+    champion: ModelVersion | None,
+    state: history.State,
+    params: Params,
+    limits: Settings,
+    told: Asked | None = None,
+) -> list[Asked]:
+    """The answers of demand, schedule, new_data, degradation and drift; `told` is that of monitoring."""
+    rules, last = limits.triggers, next(iter(history.past(1)), None)
+    known = [run.data.tags for run in (last,) if run] + [v.tags for v in (champion,) if v]
+    decided = any((t.get("data"), t.get("recipe")) == (state.data, state.recipe) for t in known)
+    asked = [_demand(demanded, last, state)]
+    if decided:
+        old = "this data and recipe are decided"
+        asked += [Asked(n, False, old) for n in ("schedule", "new_data", "degradation", "drift")]
+        return asked
+    asked.append(_schedule(rules.schedule, last))
+    before = champion.run_id if champion else None
+    if last is not None:
+        before = last.data.tags["judged_run"]
+    asked.append(_new_data(rules.new_data, before, state))
+    from ..drift import drift  # which import much; when nothing is new they are not asked
+    from . import degradation
+
+    for name, of in (("degradation", degradation.asked), ("drift", drift.asked)):
+        try:
+            fired, reason = of(champion, params, limits)
+        except UserError as error:  # a broken batch: the pipeline will put it aside
+            fired, reason = False, f"cannot be told: {error}"
+        asked.append(told if told and told.name == name else Asked(name, fired, reason))
+    if history.refusals(state.recipe, rules.refusals) == rules.refusals:
+        held = f"{HELD} after {rules.refusals} refusals in a row"
+        asked[1:] = [replace(a, fired=False, reason=f"{held}: {a.reason}") for a in asked[1:]]
+    return asked
+
+
+def told(because: str | None) -> Asked | None:
+    """What `--because "degradation: ..."` says: monitoring has seen it on what was served."""
+    if because is None:
+        return None
+    name, _, reason = (" ".join(part.split()) for part in because.partition(":"))
+    if name not in ("degradation", "drift") or not reason:
+        raise UserError('--because takes "degradation: reason" or "drift: reason"')
+    return Asked(name, True, reason)
+
+
+def write(asked: list[Asked]) -> str | None:
+    """Write reports/triggers.json, say which fired and why; returns what held them back, if so."""
+    held = [answer.reason.split(":")[0] for answer in asked if answer.reason.startswith(HELD)]
+    experiment = f"{held[0]}: it takes a new experiment" if held else None
+    fired = [{"name": a.name, "reason": a.reason} for a in asked if a.fired]
+    content = {"schema": 1, "fired": fired, "asked": [asdict(a) for a in asked]}
+    (ROOT / "reports").mkdir(exist_ok=True)
+    text = json.dumps(content | {"experiment": experiment}, indent=2) + "\n"
+    (ROOT / "reports/triggers.json").write_text(text, encoding="utf-8")
+    for answer in asked:
+        log.info("%-11s %-7s %s", answer.name, "fired" if answer.fired else "-", answer.reason)
+    if experiment:
+        log.warning("%s", experiment)
+    return experiment
+
+
+def _demand(demanded: bool, last: Run | None, state: history.State) -> Asked:
+    if demanded:
+        return Asked("demand", True, "asked for")
+    if last is None:
+        return Asked("demand", True, "the gate has not decided anything yet")
+    if last.data.tags["recipe"] != state.recipe:
+        version = last.data.tags["version"]
+        return Asked("demand", True, f"code or settings changed since version {version}")
+    return Asked("demand", False, "nobody asked, and code and settings are as they were")
+
+
+def _schedule(days: int | None, last: Run | None) -> Asked:
+    if days is None or last is None:
+        return Asked("schedule", False, "off" if last else "there is no decision to count from")
+    passed = (time.time() * 1000 - last.info.end_time) / DAY
+    return Asked("schedule", passed >= days, f"{passed:.1f} of {days} days since the last decision")
+
+
+def _new_data(on: bool, before: str | None, state: history.State) -> Asked:
+    """Which batches differ from those of the run `before`."""
+    known: dict[str, str] = {}
+    if before is not None:
+        with tracking.artifact(tracking.find_run(before), "batches.json") as path:
+            known = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    now, newest = state.batches, max((Path(name).stem for name in known), default="")
+    unknown = [name for name in now if name not in known]
+    found = {
+        "new": [name for name in unknown if Path(name).stem > newest],
+        "late": [name for name in unknown if Path(name).stem < newest],
+        "replaced": [name for name in now if known.get(name, now[name]) != now[name]],
+        "gone": [name for name in known if name not in now],
+    }
+    said = "; ".join(f"{what}: {', '.join(names)}" for what, names in found.items() if names)
+    return Asked(
+        "new_data", on and bool(said), (said or "no batch changed") + ("" if on else " (off)")
+    )

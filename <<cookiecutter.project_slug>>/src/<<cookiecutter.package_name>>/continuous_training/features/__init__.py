@@ -1,0 +1,1 @@
+"""The feature store: the views of feature_views.py, offline and online."""

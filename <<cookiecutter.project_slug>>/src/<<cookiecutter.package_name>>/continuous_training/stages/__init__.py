@@ -1,0 +1,1 @@
+"""The stages of dvc.yaml: pure functions of files."""

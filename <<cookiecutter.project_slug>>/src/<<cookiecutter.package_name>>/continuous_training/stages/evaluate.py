@@ -1,0 +1,38 @@
+"""Model evaluation, a stage: the challenger against the baseline, on the rows held out.
+
+It writes the report and the plots into reports/challenger, and the metrics, flat, into
+reports/metrics.json (`dvc metrics diff` compares them between commits). The gate compares with the
+champion, for that is a matter of the registry.
+"""
+
+import json
+import logging
+
+import pandas as pd
+
+from ...experiment import plots
+from ...experiment.evaluate import baseline, compare, report
+from ...experiment.params import ROOT, load
+from ...experiment.registry import read_model
+from .train import FOLDER
+
+log = logging.getLogger(__name__)
+
+
+def run() -> None:
+    params = load()
+    train = pd.read_parquet(ROOT / "data/prepared/train.parquet")
+    holdout = pd.read_parquet(ROOT / "data/prepared/holdout.parquet")
+    model = read_model(ROOT / FOLDER, params).model
+    table = compare({"candidate": model, "baseline": baseline(train, params)}, holdout, params)
+    folder = ROOT / "reports/challenger"
+    folder.mkdir(parents=True, exist_ok=True)
+    written = report(table, holdout, "held-out", params)
+    (folder / "evaluation.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    for name, figure in plots.evaluation(model, holdout, table, params).items():
+        figure.savefig(folder / f"{name}.png", dpi=120)
+    own = table[(table["model"] == "candidate") & (table["segment"] == "all")].iloc[0].iloc[3:]
+    metrics = {name: float(value) for name, value in own.dropna().items()}
+    text = json.dumps(metrics, indent=2) + "\n"
+    (ROOT / "reports/metrics.json").write_text(text, encoding="utf-8")
+    log.info("evaluate: %s %.4f", params.evaluate.metric, metrics[params.evaluate.metric])

@@ -1,0 +1,1 @@
+"""Late labels, live metrics and drift, alerts, the dashboard."""

@@ -1,0 +1,1 @@
+"""A release: built once, rolled out, checked, and brought in by a canary."""

@@ -1,0 +1,65 @@
+"""A sample trained here and in another checkout: what does a change do to the metrics?
+
+The step `compare --against ../main` writes reports/compare.md; ci.yml does so for a pull
+request. Both are fitted and tested on the same rows. It is a smoke test on few of them, not the gate.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ...experiment.errors import UserError
+from ...experiment.params import ROOT, load
+from ...experiment.redaction import redact
+
+# Runs on the code and the settings of a checkout, which may be older than this module.
+SAMPLE = """
+import json, sys
+try:
+    from {package} import data
+    from {package}.experiment import dataset, params
+    from {package}.experiment.train import fit, score
+except ImportError:  # of version 0.1.0 of the template
+    from {package} import data, params
+    from {package}.train import fit, score
+    dataset = data
+source, through, rows = json.loads(sys.argv[1])
+p = params.load()
+p = p.model_copy(update=dict(data=p.data.model_copy(update=dict(source=source, through=through))))
+frame = dataset.load_labelled(p)
+frame = frame.sample(min(rows, len(frame)), random_state=0).sort_index()
+train, test = data.split(frame, p)
+print(json.dumps([len(frame), score(fit(train, p), test, p)]))
+"""
+
+log = logging.getLogger(__name__)
+
+
+def sample(folder: Path, rows: int) -> tuple[int, dict[str, float]]:
+    """How many rows of this checkout's data there were, and the metrics of that folder's code."""
+    package, about = __package__.partition(".")[0], load().data
+    asked = json.dumps([str(ROOT / about.source), about.through, rows])
+    command = [sys.executable, "-c", SAMPLE.format(package=package), asked]
+    environment = os.environ | {"PYTHONPATH": str(folder / "src")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        reason = redact(done.stderr.strip())[-500:]
+        raise UserError(f"the sample cannot be trained in {folder}: {reason}")
+    count, metrics = json.loads(done.stdout.splitlines()[-1])
+    return count, metrics
+
+
+def run(against: str, rows: int) -> None:
+    (count, now), (_, before) = sample(ROOT, rows), sample(Path(against).resolve(), rows)
+    lines = [f"| {count:,} rows | before | now | change |", "|---|---|---|---|"]
+    for name, value in now.items():
+        old = before.get(name, float("nan"))
+        bold = "**" if name == load().evaluate.metric else ""
+        lines.append(f"| {bold}{name}{bold} | {old:.4f} | {value:.4f} | {value - old:+.4f} |")
+    (ROOT / "reports").mkdir(exist_ok=True)
+    (ROOT / "reports/compare.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    for line in lines:
+        log.info("%s", line)

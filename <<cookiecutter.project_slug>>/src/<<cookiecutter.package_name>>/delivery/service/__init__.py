@@ -1,0 +1,1 @@
+"""What a request passes through: schema, routing, features, scoring, prediction log."""

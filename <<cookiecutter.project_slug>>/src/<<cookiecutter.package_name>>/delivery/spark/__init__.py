@@ -1,0 +1,1 @@
+"""`predict` and `tune` on the workers of Spark."""

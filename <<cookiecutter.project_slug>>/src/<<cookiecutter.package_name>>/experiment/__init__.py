@@ -1,0 +1,1 @@
+"""Level 0: the steps by hand, and what every level shares: tables, settings, tracking, registry."""
