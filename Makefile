@@ -25,13 +25,14 @@ demo: .venv/ready ## make a project and run its loop (LEVEL=0, DEMO=folder, UNTI
 	@$(BIN)/python tools/demo.py --level $(LEVEL) --folder '$(DEMO)' --until $(UNTIL)
 
 lint: .venv/ready ## check the template's own files
-	@$(BIN)/ruff check && $(BIN)/ruff format --check
+	@$(BIN)/ruff check --config pyproject.toml && $(BIN)/ruff format --config pyproject.toml --check
 
 format: .venv/ready ## mend style and format
-	@$(BIN)/ruff check --fix && $(BIN)/ruff format
+	@$(BIN)/ruff check --config pyproject.toml --fix && $(BIN)/ruff format --config pyproject.toml
 
 check: lint ## the quick tests: about a minute
-	@$(BIN)/pytest -n $(WORKERS) -m "not slow" tests/test_generation.py tests/test_repository.py
+	@$(BIN)/pytest -n $(WORKERS) -m "not slow" tests/test_generation.py tests/test_repository.py tests/test_floors.py
+	@$(BIN)/python tools/lines.py | grep ^level
 
 test: lint ## the tests
 	@$(BIN)/pytest -n $(WORKERS) --dist loadscope -m "not nightly"

@@ -461,7 +461,7 @@ def forget(template: Path) -> None:
     """The template's history is gone; its version and files are newer than what was once written."""
     shutil.rmtree(template / ".git")
     questions = (template / "cookiecutter.json").read_text(encoding="utf-8")
-    write(template / "cookiecutter.json", questions.replace('"0.1.0"', '"0.2.0"'))
+    write(template / "cookiecutter.json", questions.replace('"0.2.0"', '"0.3.0"'))
 
 
 @BY_COOKIECUTTER

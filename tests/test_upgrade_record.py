@@ -19,7 +19,7 @@ def project(ladder, stock) -> Path:
     return stock.project(ladder)
 
 
-def newer(ladder: Ladder, stock, version: str = "0.2.0") -> Template:
+def newer(ladder: Ladder, stock, version: str = "0.3.0") -> Template:
     """The next version of the template, with a line in its changelog, committed."""
     template = stock.template.copy(ladder.folder / f"template-{version}")
     file = template.folder / "cookiecutter.json"
@@ -44,7 +44,7 @@ def test_an_older_template_is_refused(ladder, stock, project, entry):
     ladder.template = old
     done = entry(ladder, project, "1")
     assert done.returncode == 1
-    assert "has version 0.1.0, older than the recorded 0.2.0: git -C" in done.stderr
+    assert "has version 0.2.0, older than the recorded 0.3.0: git -C" in done.stderr
     assert f"git -C {old.folder} pull, or go back knowingly with --allow-older" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert snapshot(project, repository=True) == before
@@ -52,7 +52,7 @@ def test_an_older_template_is_refused(ladder, stock, project, entry):
 
 def test_a_stale_clone_of_the_same_version_is_refused(ladder, stock, project):
     """It has the recorded commit but is not there yet, lacks it, or has a part of the history."""
-    new, version = newer(ladder, stock, "0.1.0"), ("--level", "1")
+    new, version = newer(ladder, stock, "0.2.0"), ("--level", "1")
     ladder.template = new
     ladder.upgrade(project, None)
     before = snapshot(project, repository=True)
@@ -91,14 +91,14 @@ def test_check_tells_what_is_new(ladder, stock, project):
     done = ladder.engine(project, None, "--check")
     assert (done.returncode, done.stdout) == (
         0,
-        "flight-delays: template 0.1.0 -> 0.1.0, current\n",
+        "flight-delays: template 0.2.0 -> 0.2.0, current\n",
     )
     (project / "README.md").write_text("not committed\n")
     before = snapshot(project, repository=True)
     ladder.template = newer(ladder, stock)
     told = [
-        "flight-delays: template 0.1.0 -> 0.2.0, behind: make upgrade",
-        "## [0.2.0] - 2030-01-01",
+        "flight-delays: template 0.2.0 -> 0.3.0, behind: make upgrade",
+        "## [0.3.0] - 2030-01-01",
         "### Changed",
         NEWS,
     ]

@@ -194,7 +194,7 @@ def test_a_release_that_was_changed_does_not_start(released, capsys):
     before = deployment.ready(url())
     digest = build.build()
     place = releases.path_of(digest)
-    code = next(place.glob("site/*/train.py"))
+    code = next(place.glob("site/*/experiment/train.py"))
     text = code.read_text(encoding="utf-8")
     for change, undo in [
         (lambda: code.write_text(f"{text}#"), lambda: code.write_text(text, encoding="utf-8")),
