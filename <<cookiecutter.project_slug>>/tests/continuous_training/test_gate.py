@@ -1,5 +1,7 @@
 """The gate: its arithmetic, and for each reason to refuse a challenger that is refused for it."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -198,9 +200,29 @@ def test_sanity():
     assert gate.sanity(regressor(1)).passed
 
 
+class Slow:
+    """A model that takes so many milliseconds more for each call."""
+
+    def __init__(self, milliseconds: float) -> None:
+        self.seconds = milliseconds / 1000
+
+    def predict(self, rows):
+        time.sleep(self.seconds)
+        return np.zeros(len(rows))
+
+
 def test_latency(model, X):
-    assert gate.latency(model, X, limit=10_000).passed
-    assert not gate.latency(model, X, limit=1e-6).passed
+    assert gate.latency(model, None, X, limit=10_000).passed
+    assert not gate.latency(model, None, X, limit=1e-6).passed
+
+
+def test_latency_beside_a_champion_that_is_slow_now():
+    """On a busy machine both are slow; what is much slower than the champion is refused all the same."""
+    rows = pd.DataFrame({"x": [1.0]})
+    champion, alike, slower = Slow(20), Slow(20), Slow(60)
+    assert gate.latency(alike, champion, rows, limit=10).passed
+    assert not gate.latency(slower, champion, rows, limit=10).passed
+    assert gate.latency(slower, champion, rows, limit=1000).passed
 
 
 def test_signature():

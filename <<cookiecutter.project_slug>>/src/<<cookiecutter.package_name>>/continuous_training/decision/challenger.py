@@ -84,11 +84,13 @@ def checks(
     if version is not None and champion is not None:
         other = gate.judge(rival(version, champion.model, *rows, params), holdout, params)
         found = gate.against(judged, other, holdout, params, limits) + found
-        before = record(version)
-        if before is not None and limits.doubt_rows:
-            found.append(gate.suspect(other, *rows, before, params, limits))
+        evaluated = record(version)
+        if evaluated is not None and limits.doubt_rows:
+            found.append(gate.suspect(other, *rows, evaluated, params, limits))
     X, _ = data.xy(holdout, params, any_classes=True)
-    found.append(gate.latency(loaded.model, X, limits.latency))
+    inputs = holdout.reindex(columns=[*X, *params.data.drop])  # an older model may use dropped ones
+    before = champion and champion.model
+    found.append(gate.latency(loaded.model, before, inputs, limits.latency))
     return [*found, _signature(loaded, champion, limits)]
 
 
