@@ -12,7 +12,7 @@ from pathlib import Path
 
 from project import INSIDE, PACKAGE, Line, Used, Workshop, measure, median
 
-STAGES = ("extract", "validate", "aggregate", "prepare", "train", "evaluate")
+STAGES = ("extract", "validate", "build_views", "prepare", "train", "evaluate")
 IDLE, OVERHEAD = 4.0, 1.15  # seconds; times the steps by hand
 LOG = f"""
 from {PACKAGE}.continuous_training import pipeline

@@ -91,6 +91,57 @@ def test_the_champion_of_level_0_is_the_first_to_beat(task, make_project, batche
     assert "was rolled back" in step(project, "retrain", "--demand").stderr
 
 
+# File -> what is replaced, by what, and the first stage that runs again because of it.
+EDITS = {
+    "src/flight_delays/feature_views.py": ("hours=2", "hours=4", "build_views"),
+    "src/flight_delays/data.py": (
+        "frame = frame[~missing]",
+        "frame = frame[~missing][1:]",
+        "prepare",
+    ),
+    "src/flight_delays/model.py": ("unknown_value=-1", "unknown_value=-2", "train"),
+    "src/flight_delays/helper.py": ("HOURS = 1", "HOURS = 2", "train"),
+    "requirements/experiment.txt": ("tqdm==", "tqdm ==", "extract"),
+}
+STAGES = ("extract", "validate", "build_views", "prepare", "train", "evaluate")
+
+
+def test_each_edit_of_the_owner_retrains(make_project, batches):
+    """What she changes is trained with, and no stage before it runs again; a document changes nothing."""
+    project = make_project(maturity_level="1")
+    sample(project, batches)
+    limits = project / "continuous_training.yaml"
+    loose = yaml.safe_load(limits.read_text())
+    loose["gate"] |= {"tolerance": 1.0, "calibration_tolerance": 1.0, "segment_tolerance": 1.0}
+    limits.write_text(yaml.safe_dump(loose, sort_keys=False))
+    (project / "src/flight_delays/helper.py").write_text("HOURS = 1\n")
+    features = project / "src/flight_delays/features.py"
+    features.write_text(
+        features.read_text()
+        .replace("import pandas as pd\n", "import pandas as pd\n\nfrom .helper import HOURS\n")
+        .replace("values.dt.hour +", "values.dt.hour // HOURS +")
+    )
+    arguments = yaml.safe_load((project / "params.yaml").read_text())["model"]["arguments"]
+    set_params(project, model__arguments=arguments | {"max_iter": 10}, data__through="2013-02")
+    step(project, "retrain")
+    commit(project)
+    for version, (name, (old, new, first)) in enumerate(EDITS.items(), start=2):
+        path = project / name
+        text = path.read_text()
+        assert old in text, name
+        path.write_text(text.replace(old, new, 1))
+        commit(project)
+        said = step(project, "retrain").stderr
+        assert "code or settings changed" in said, name
+        assert gate(project)["challenger"]["version"] == version, name
+        ran = [stage for stage in STAGES if f"\n{stage}: " in said]
+        assert ran[0] == first and "train" in ran, (name, ran)
+        commit(project)
+    (project / "README.md").write_text("Ours.\n")
+    commit(project)
+    assert "nothing to do: no trigger fired" in step(project, "retrain").stderr
+
+
 # A batch in DVC's cache, with its modes: DVC takes it for what its name says.
 CHANGE_CACHE = """
 import filecmp, shutil

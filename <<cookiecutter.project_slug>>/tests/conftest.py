@@ -16,7 +16,11 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from << cookiecutter.package_name >> import data
-from << cookiecutter.package_name >>.experiment import dataset, tables
+from << cookiecutter.package_name >>.experiment import (
+    dataset,
+    labelled_rows,
+    tables,
+)
 from << cookiecutter.package_name >>.experiment.cli import main
 from << cookiecutter.package_name >>.experiment.errors import UserError
 from << cookiecutter.package_name >>.experiment.params import (
@@ -104,7 +108,7 @@ def params(project: Path) -> Params:
 @pytest.fixture(scope="session")
 def frame(params: Params) -> pd.DataFrame:
     """The sampled rows that have a target, as the steps read them."""
-    return dataset.load_labelled(params)
+    return labelled_rows.load(params)
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ class Project:
         return self.tables.read([path], self.params.data)
 
     def viewed(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """All rows with the columns of the feature views, as `aggregate` and `prepare` add them."""
+        """All rows with the columns of the feature views, as `build_views` and `prepare` add them."""
         store = self.offline.offline(rows, self.params.data)
         return rows if store is None else store.add(rows)
 

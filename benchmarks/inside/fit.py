@@ -11,7 +11,7 @@ if __name__ == "__main__":
     )  # with all that the step imports
     data, params = train.data, train.load()
     start = time.perf_counter()
-    frame = train.dataset.load_labelled(params)
+    frame = train.labelled_rows.load(params)
     X, y = data.xy(data.split(frame, params)[0], params)
     read = time.perf_counter() - start
     train.build(X, params).fit(X, y)

@@ -14,7 +14,7 @@ if __name__ == "__main__":
     floors = importlib.import_module(f"{sys.argv[1]}.experiment.floors")
     params = train.load()
     whole = params.model_copy(update={"data": params.data.model_copy(update={"through": None})})
-    rows = train.dataset.load_labelled(whole)
+    rows = train.labelled_rows.load(whole)
     views = floors.feature_store(whole.data).columns
     months = rows[params.data.time].dt.strftime("%Y-%m")
     found = []

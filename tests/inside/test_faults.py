@@ -21,7 +21,7 @@ ROOT = Path.cwd()
 STORE = ("mlflow.db", "mlartifacts", "reports")
 STAGES = [
     ("extract", "prepare"),
-    pytest.param(("validate", "aggregate", "train", "evaluate"), marks=pytest.mark.long),
+    pytest.param(("validate", "build_views", "train", "evaluate"), marks=pytest.mark.long),
 ]
 
 

@@ -29,7 +29,7 @@ Steps = dict[str, Step]
 CHAMPION = "champion"
 STEPS: Steps = {
     "data": Step(
-        "experiment.dataset",
+        "experiment.extract",
         "make the example's batches if they are missing; check and list the batches",
     ),
     "train": Step("experiment.train", "fit the model, measure it and log the run"),

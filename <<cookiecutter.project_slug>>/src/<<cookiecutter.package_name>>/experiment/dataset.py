@@ -1,24 +1,14 @@
 """The data set: the batches of `data.source`, and the digests by which data is known again.
 
-A batch is one file; batches are in the order of their names. The step `data` checks and lists them.
+A batch is one file; batches are in the order of their names.
 """
 
 import glob
 import hashlib
-import importlib.util
-import logging
 from pathlib import Path
 
-import pandas as pd
-
-from ..data import labelled
-from . import floors, tables
 from .errors import UserError
-from .params import ROOT, Data, Params, load
-
-PACKAGE = __package__.partition(".")[0]
-
-log = logging.getLogger(__name__)
+from .params import ROOT, Data
 
 
 def batches(data: Data) -> list[Path]:
@@ -49,17 +39,6 @@ def batch(data: Data, name: str) -> Path:
     return named[0]
 
 
-def load_labelled(params: Params, batch_name: str | None = None) -> pd.DataFrame:
-    """The rows that have a target, of all batches or of one, with the columns of the feature views."""
-    if batch_name is None:
-        frame = tables.read(batches(params.data), params.data)
-        store = floors.feature_store(params.data, frame)
-    else:
-        frame = tables.read([batch(params.data, batch_name)], params.data)
-        store = floors.feature_store(params.data)
-    return labelled(frame if store is None else store.add(frame), params)
-
-
 def digests(paths: list[Path]) -> dict[str, str]:
     """The SHA-256 of each file, by name."""
     by_name = {}
@@ -78,25 +57,3 @@ def combined(by_name: dict[str, str]) -> str:
     """One digest of those of `digests`."""
     lines = (f"{name} {content}\n" for name, content in by_name.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def run() -> None:
-    """The step: make the example if its batches are missing, then check and list what is there."""
-    data = load().data
-    missing = not glob.glob(str(ROOT / data.source), recursive=True)
-    if missing and importlib.util.find_spec(f"{PACKAGE}.example"):
-        from .. import example
-
-        if data.source == example.SOURCE:
-            example.write(ROOT / Path(data.source).parent)
-    used = batches(data)
-    for path in batches(data.model_copy(update={"through": None})):
-        frame = tables.read([path], data)
-        target = frame[data.target]
-        facts = [f"{path.stem}: {len(frame):,} rows", f"{target.isna().mean():.1%} unlabelled"]
-        if pd.api.types.is_numeric_dtype(target) or pd.api.types.is_bool_dtype(target.dropna()):
-            facts.append(f"mean {data.target} {target.astype(float).mean():.3f}")
-        if data.time is not None:
-            facts.append(f"{frame[data.time].min()} to {frame[data.time].max()}")
-        log.info("%s", ", ".join(facts) + ("" if path in used else " (after data.through)"))
-    tables.read(used, data)

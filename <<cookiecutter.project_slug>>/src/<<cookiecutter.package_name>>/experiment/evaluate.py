@@ -16,7 +16,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.pipeline import Pipeline
 
 from .. import data
-from . import dataset, plots, tracking
+from . import labelled_rows, plots, tracking
 from .column_types import json_rows
 from .errors import UserError
 from .params import ROOT, Params, load
@@ -118,10 +118,10 @@ def run(run: str = "last", batch: str | None = None) -> None:
     params = load()
     client, candidate = tracking.connect(), tracking.find_run(run)
     champion = find_version(client, params.register_.name, "champion")
-    frame = dataset.load_labelled(params)
+    frame = labelled_rows.load(params)
     train, rows = data.split(frame, params)
     if batch is not None:
-        rows = dataset.load_labelled(params, batch)
+        rows = labelled_rows.load(params, batch)
     models = {"candidate": load_model(candidate, params).model, "baseline": baseline(train, params)}
     other = champion
     if champion is not None and champion.run_id == candidate.info.run_id:

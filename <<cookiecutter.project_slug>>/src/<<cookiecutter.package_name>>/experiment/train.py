@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from .. import data
 from ..model import build
-from . import dataset, tracking
+from . import dataset, labelled_rows, tracking
 from .evaluate import metrics, predict
 from .params import Params, load
 
@@ -34,7 +34,7 @@ def score(model: Pipeline, rows: pd.DataFrame, params: Params) -> dict[str, floa
 def run() -> None:
     params = load()
     tracking.connect()  # a store that is away stops the step before the work, not after
-    paths, frame = dataset.batches(params.data), dataset.load_labelled(params)
+    paths, frame = dataset.batches(params.data), labelled_rows.load(params)
     train, test = data.split(frame, params)
     log.info("training on %s rows of %d batches", f"{len(train):,}", len(paths))
     model = fit(train, params)

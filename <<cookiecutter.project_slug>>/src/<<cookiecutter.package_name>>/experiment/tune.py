@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .. import data
 from ..model import candidates
-from . import dataset, tracking
+from . import labelled_rows, tracking
 from .evaluate import GREATER_IS_BETTER
 from .params import Params, load
 from .train import fit, score
@@ -62,7 +62,7 @@ Engine = Callable[[pd.DataFrame, list[Fold], list[Params]], Iterator[float]]
 def run(engine: Engine = in_turn) -> None:
     params = load()
     tracking.connect()  # a store that is away stops the step before the work, not after
-    frame = dataset.load_labelled(params)
+    frame = labelled_rows.load(params)
     train, _ = data.split(frame, params)
     if params.data.time is not None:
         train = train.sort_values(params.data.time, kind="stable")

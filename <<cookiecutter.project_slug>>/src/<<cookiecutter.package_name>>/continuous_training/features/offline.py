@@ -68,7 +68,7 @@ def offline(history: pd.DataFrame, data: Data) -> OfflineStore | None:
 
 
 def read(data: Data) -> OfflineStore | None:
-    """The store that the stage `aggregate` wrote."""
+    """The store that the stage `build_views` wrote."""
     paths = sorted((ROOT / FOLDER).glob("*.parquet"))
     return OfflineStore({p.stem: pd.read_parquet(p) for p in paths}, data) if paths else None
 

@@ -22,7 +22,7 @@ def run() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if store is None:
-        log.info("aggregate: feature_views.py has no views for such data")
+        log.info("build_views: feature_views.py has no views for such data")
         return
     store.write(folder)
-    log.info("aggregate: %d feature views", len(store.views))
+    log.info("build_views: %d feature views", len(store.views))

@@ -18,18 +18,19 @@ from ...experiment.redaction import redact
 # Runs on the code and the settings of a checkout, which may be older than this module.
 SAMPLE = """
 import json, sys
+from {package} import data
 try:
-    from {package} import data
-    from {package}.experiment import dataset, params
+    from {package}.experiment import params
+    from {package}.experiment.labelled_rows import load as load_labelled
     from {package}.experiment.train import fit, score
 except ImportError:  # of version 0.1.0 of the template
-    from {package} import data, params
+    from {package} import params
+    from {package}.data import load_labelled
     from {package}.train import fit, score
-    dataset = data
 source, through, rows = json.loads(sys.argv[1])
 p = params.load()
 p = p.model_copy(update=dict(data=p.data.model_copy(update=dict(source=source, through=through))))
-frame = dataset.load_labelled(p)
+frame = load_labelled(p)
 frame = frame.sample(min(rows, len(frame)), random_state=0).sort_index()
 train, test = data.split(frame, p)
 print(json.dumps([len(frame), score(fit(train, p), test, p)]))
