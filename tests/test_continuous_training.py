@@ -106,6 +106,7 @@ EDITS = {
 STAGES = ("extract", "validate", "build_views", "prepare", "train", "evaluate")
 
 
+@pytest.mark.nightly  # by day tests/continuous_training/test_code.py of the project tells the stages
 def test_each_edit_of_the_owner_retrains(make_project, batches):
     """What she changes is trained with, and no stage before it runs again; a document changes nothing."""
     project = make_project(maturity_level="1")
