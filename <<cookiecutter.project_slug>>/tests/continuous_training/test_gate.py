@@ -222,6 +222,7 @@ def test_latency_beside_a_champion_that_is_slow_now():
     champion, alike, slower = Slow(20), Slow(20), Slow(60)
     assert gate.latency(alike, champion, rows, limit=10).passed
     assert not gate.latency(slower, champion, rows, limit=10).passed
+    assert not gate.latency(alike, champion, rows, limit=1).passed
     assert gate.latency(slower, champion, rows, limit=1000).passed
 
 

@@ -38,23 +38,23 @@ def batches(pipeline: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def ask(pipeline: Path) -> Callable[..., dict[str, triggers.Asked]]:
+def ask(pipeline: Path) -> Callable[..., dict[str, triggers.Answer]]:
     """The answers by name; arguments change settings of `triggers`."""
 
     def asked(
         demand: bool = False, because: str | None = None, **rules
-    ) -> dict[str, triggers.Asked]:
+    ) -> dict[str, triggers.Answer]:
         params, limits = load(pipeline / "params.yaml"), settings.load()
         limits = limits.model_copy(update={"triggers": limits.triggers.model_copy(update=rules)})
         now = find_version(tracking.connect(), params.register_.name, "champion")
         state = history.state(params, limits)
-        told = triggers.told(because)
+        told = triggers.from_monitoring(because)
         return {a.name: a for a in triggers.ask(demand, now, state, params, limits, told)}
 
     return asked
 
 
-def fired(answers: dict[str, triggers.Asked]) -> set[str]:
+def fired(answers: dict[str, triggers.Answer]) -> set[str]:
     return {name for name, answer in answers.items() if answer.fired}
 
 

@@ -21,10 +21,10 @@ def fetch(incoming: str, folder: Path, quarantine: Path) -> list[str]:
     fetched = []
     try:
         system, pattern = fsspec.core.url_to_fs(incoming if "://" in incoming else ROOT / incoming)
-        found = system.glob(pattern, detail=True)
-        for path, about in sorted(found.items()):
+        files = system.glob(pattern, detail=True)
+        for path, details in sorted(files.items()):
             name = Path(path).name
-            if any(_is(place / name, about["size"]) for place in (folder, quarantine)):
+            if any(_is(place / name, details["size"]) for place in (folder, quarantine)):
                 continue
             folder.mkdir(parents=True, exist_ok=True)
             partial = folder.parent / f".{name}.partial"
@@ -33,7 +33,7 @@ def fetch(incoming: str, folder: Path, quarantine: Path) -> list[str]:
             fetched.append(name)
     except (OSError, ImportError, ValueError) as error:
         raise UserError(f"continuous_training.yaml: incoming: {incoming}: {error}") from None
-    if not found:
+    if not files:
         log.warning("incoming: no file matches %s", incoming)
     if fetched:
         log.info("fetched %s", ", ".join(fetched))

@@ -22,21 +22,25 @@ def chain(version: str) -> list[tuple[str, str]]:
     """Names and values, in order; what belongs to the line above is indented."""
     params = load()
     client = tracking.connect()
-    found = require_version(client, params.register_.name, version)
-    fitted = tracking.find_run(found.run_id)
-    judged = tracking.find_run(fitted.data.tags.get("judged_run", found.run_id))
-    decided = tracking.last_runs(f"tags.version = '{found.version}'", 10, "-decisions")
-    aliases = client.get_registered_model(found.name).aliases
-    names = sorted(alias for alias, number in aliases.items() if str(number) == str(found.version))
-    lines = [("version", f"{found.name} {found.version} {' '.join(names)}".strip())]
+    model_version = require_version(client, params.register_.name, version)
+    fitted = tracking.find_run(model_version.run_id)
+    judged = tracking.find_run(fitted.data.tags.get("judged_run", model_version.run_id))
+    decided = tracking.last_runs(f"tags.version = '{model_version.version}'", 10, "-decisions")
+    aliases = client.get_registered_model(model_version.name).aliases
+    names = sorted(
+        alias for alias, number in aliases.items() if str(number) == str(model_version.version)
+    )
+    lines = [("version", f"{model_version.name} {model_version.version} {' '.join(names)}".strip())]
     for run in decided:
         when = datetime.fromtimestamp(run.info.end_time / 1000)
         lines.append(("decision", f"{run.data.tags['decision']} on {when:%Y-%m-%d %H:%M}"))
         for check in _read(run, "gate.json").get("checks", []):
             if not (check["segment"] and check["passed"]):
                 lines.append((f"  {check['name']}", check["message"]))
-    lines.append(("trigger", found.tags["trigger"]))
-    lines.append(("commit", f"{found.tags['commit']} ({_where(found.tags['commit'])})"))
+    lines.append(("trigger", model_version.tags["trigger"]))
+    lines.append(
+        ("commit", f"{model_version.tags['commit']} ({_where(model_version.tags['commit'])})")
+    )
     about, metric = fitted.data.params, params.evaluate.metric
     period = (
         f", {about['fitted_from']} to {about['fitted_until']}" if "fitted_from" in about else ""
@@ -52,9 +56,9 @@ def chain(version: str) -> list[tuple[str, str]]:
     for stage, entry in _read(fitted, "dvc.lock").get("stages", {}).items():
         made = ", ".join(f"{out['path']} {out['md5'][:12]}" for out in entry.get("outs", []))
         lines.append((f"  {stage}", f"-> {made}"))
-    lines.append(("data", found.tags["data"]))
+    lines.append(("data", model_version.tags["data"]))
     lines += [(f"  {name}", digest) for name, digest in _read(fitted, "batches.json").items()]
-    lines.append(("previous", f"version {found.tags.get('previous_version', 'none')}"))
+    lines.append(("previous", f"version {model_version.tags.get('previous_version', 'none')}"))
     return lines
 
 

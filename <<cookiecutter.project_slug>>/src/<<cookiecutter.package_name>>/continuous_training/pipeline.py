@@ -85,8 +85,8 @@ def _raw(params: Params) -> str:
 def _locked(stage: str, kind: str, path: str) -> str | None:
     """The digest that dvc.lock has of a stage's file or folder."""
     lock = parse(ROOT / "dvc.lock")
-    found = {entry["path"]: entry["md5"] for entry in lock["stages"][stage][kind]}
-    return found.get(path)
+    digests = {entry["path"]: entry["md5"] for entry in lock["stages"][stage][kind]}
+    return digests.get(path)
 
 
 def _digest(path: Path) -> str | None:
@@ -97,14 +97,14 @@ def _digest(path: Path) -> str | None:
 
 def _quarantine(broken: dict[str, list[str]], paths: list[Path]) -> str:
     """Move the batches and their reasons to data/quarantine; returns the sentence for it."""
-    folder, said = ROOT / QUARANTINE, []
+    folder, reports = ROOT / QUARANTINE, []
     folder.mkdir(parents=True, exist_ok=True)
     for path in (path for path in paths if path.stem in broken):
         shutil.move(path, folder / path.name)
         reasons = "\n".join(broken[path.stem]) + "\n"
         (folder / f"{path.name}.txt").write_text(reasons, encoding="utf-8")
-        said.append(f"{path.name}: {'; '.join(broken[path.stem])}")
-    return f"quarantined in {QUARANTINE}: {' | '.join(said)}; the champion stays as it is"
+        reports.append(f"{path.name}: {'; '.join(broken[path.stem])}")
+    return f"quarantined in {QUARANTINE}: {' | '.join(reports)}; the champion stays as it is"
 
 
 def prepared() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -121,9 +121,9 @@ def record(params: Params, **tags: str) -> Run:
     client = tracking.connect()
     digest, clean = _locked("train", "outs", FOLDER), tracking.commit()["dirty"] == "false"
     wanted = f"tags.dvc_model = '{digest}'" + (" and tags.dirty = 'false'" if clean else "")
-    found = tracking.last_run(f"{wanted} and tags.step = 'train'")
-    if found is not None:
-        return found
+    training = tracking.last_run(f"{wanted} and tags.step = 'train'")
+    if training is not None:
+        return training
     train, holdout = prepared()
     model = read_model(ROOT / FOLDER, params).model
     metrics = {f"train_{name}": value for name, value in score(model, train, params).items()}
@@ -144,6 +144,8 @@ def run() -> None:
     tracking.connect()  # a store that is away stops the step before the work, not after
     with alone():
         reproduce(params)
-        found = record(params, recipe=history.recipe(params, settings.load()))
+        training = record(params, recipe=history.recipe(params, settings.load()))
     metric = params.evaluate.metric
-    log.info("run %s: %s %.4f", found.info.run_id, metric, found.data.metrics[f"test_{metric}"])
+    log.info(
+        "run %s: %s %.4f", training.info.run_id, metric, training.data.metrics[f"test_{metric}"]
+    )

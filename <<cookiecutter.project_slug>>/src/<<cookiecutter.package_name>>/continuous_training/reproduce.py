@@ -57,8 +57,8 @@ def checkout(run: Run, folder: Path) -> None:
 
 
 def _pointers(run: Run) -> list[str]:
-    found = tracking.connect().list_artifacts(run.info.run_id)
-    return [entry.path for entry in found if entry.path.endswith(".dvc")]
+    artifacts = tracking.connect().list_artifacts(run.info.run_id)
+    return [entry.path for entry in artifacts if entry.path.endswith(".dvc")]
 
 
 def run_in(folder: Path, *command: str) -> None:
@@ -91,16 +91,20 @@ def rebuild() -> None:
     params, rows = load(), prepared()
     model = fit(pd.concat(rows, ignore_index=True), params)
     X, _ = data.xy(rows[1], params, any_classes=True)
-    found = predict(model, X).reshape(len(X), -1)
-    pd.DataFrame(found, columns=[str(k) for k in range(found.shape[1])]).to_parquet(ROOT / REBUILT)
+    predictions = predict(model, X).reshape(len(X), -1)
+    pd.DataFrame(predictions, columns=[str(k) for k in range(predictions.shape[1])]).to_parquet(
+        ROOT / REBUILT
+    )
 
 
 def run(version: str) -> None:
     params = load()
-    found = require_version(tracking.connect(), params.register_.name, version)
-    fitted = tracking.find_run(found.run_id)
+    model_version = require_version(tracking.connect(), params.register_.name, version)
+    fitted = tracking.find_run(model_version.run_id)
     if "judged_run" not in fitted.data.tags:
-        raise UserError(f"version {found.version} is not the pipeline's: see its model card")
+        raise UserError(
+            f"version {model_version.version} is not the pipeline's: see its model card"
+        )
     judged = tracking.find_run(fitted.data.tags["judged_run"])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -117,16 +121,18 @@ def run(version: str) -> None:
     logged = {name: judged.data.metrics.get(f"test_{name}") for name in metrics}
     wrong = [f"{name} {metrics[name]!r}, was {logged[name]!r}" for name in metrics]
     wrong = [
-        said for name, said in zip(metrics, wrong, strict=True) if metrics[name] != logged[name]
+        message
+        for name, message in zip(metrics, wrong, strict=True)
+        if metrics[name] != logged[name]
     ]
     if not np.array_equal(again, answers):
         wrong.append(f"predictions differ by up to {np.abs(again - answers).max():.3g}")
     if wrong:
         raise UserError(
-            f"version {found.version} is not reproduced: {'; '.join(wrong)}{_other(fitted)}"
+            f"version {model_version.version} is not reproduced: {'; '.join(wrong)}{_other(fitted)}"
         )
-    said = "version %s is reproduced: %d metrics and the predictions of %s rows are equal"
-    log.info(said, found.version, len(metrics), f"{len(holdout):,}")
+    message = "version %s is reproduced: %d metrics and the predictions of %s rows are equal"
+    log.info(message, model_version.version, len(metrics), f"{len(holdout):,}")
 
 
 def _other(run: Run) -> str:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def run(demand: bool = False, because: str | None = None) -> None:
-    params, limits, told = load(), settings.load(), triggers.told(because)
+    params, limits, reported = load(), settings.load(), triggers.from_monitoring(because)
     client, name = tracking.connect(), params.register_.name
     with lock.alone():
         if tracking.commit()["dirty"] == "true":
@@ -30,9 +30,9 @@ def run(demand: bool = False, because: str | None = None) -> None:
             incoming.fetch(limits.incoming, folder, ROOT / settings.QUARANTINE)
         state = history.state(params, limits)
         champion = find_version(client, name, "champion")
-        asked = triggers.ask(demand, champion, state, params, limits, told)
-        experiment = triggers.write(asked)
-        fired = [answer for answer in asked if answer.fired]
+        answers = triggers.ask(demand, champion, state, params, limits, reported)
+        experiment = triggers.write(answers)
+        fired = [answer for answer in answers if answer.fired]
         if not fired:
             log.info("nothing to do: no trigger fired")
             history.say("nothing to do: no trigger fired", [experiment] if experiment else [])

@@ -22,7 +22,7 @@ class Kinds(dict[str, str]):
     """Column -> "number", "text", "date" or "empty" (no value at all)."""
 
     def of(self, kind: str) -> list[str]:
-        return [column for column, its in self.items() if its == kind]
+        return [column for column, own in self.items() if own == kind]
 
 
 def kinds(frame: pd.DataFrame) -> Kinds:

@@ -50,23 +50,28 @@ def metrics(y: np.ndarray, predicted: np.ndarray, classes: np.ndarray | None) ->
     known = np.isin(y, classes)
     y, predicted = y[known], predicted[known]
     truth = (y[:, None] == classes[None, :]).astype(float)
-    found = {"accuracy": accuracy, "log_loss": np.nan, "brier": np.nan, "calibration_error": np.nan}
-    found |= {"roc_auc": np.nan, "average_precision": np.nan}
+    values = {
+        "accuracy": accuracy,
+        "log_loss": np.nan,
+        "brier": np.nan,
+        "calibration_error": np.nan,
+    }
+    values |= {"roc_auc": np.nan, "average_precision": np.nan}
     if len(y):
         likelihood = (predicted * truth).sum(axis=1)
-        found["log_loss"] = float(-np.log(likelihood.clip(1e-15)).mean())
+        values["log_loss"] = float(-np.log(likelihood.clip(1e-15)).mean())
         halved = 2 if len(classes) == 2 else 1  # two classes: the usual score of one of them
-        found["brier"] = float(((predicted - truth) ** 2).sum(axis=1).mean() / halved)
-        found["calibration_error"] = plots.calibration(truth[:, -1], predicted[:, -1])[1]
+        values["brier"] = float(((predicted - truth) ** 2).sum(axis=1).mean() / halved)
+        values["calibration_error"] = plots.calibration(truth[:, -1], predicted[:, -1])[1]
     present = truth.any(axis=0) & ~truth.all(axis=0)
     if present.any():  # one class against the others; the mean over classes if more than two
         columns = [len(classes) - 1] if len(classes) == 2 else np.flatnonzero(present)
         pairs = [(truth[:, k], predicted[:, k]) for k in columns]
-        found["roc_auc"] = float(np.mean([sk.roc_auc_score(*pair) for pair in pairs]))
-        found["average_precision"] = float(
+        values["roc_auc"] = float(np.mean([sk.roc_auc_score(*pair) for pair in pairs]))
+        values["average_precision"] = float(
             np.mean([sk.average_precision_score(*pair) for pair in pairs])
         )
-    return found
+    return values
 
 
 def baseline(train: pd.DataFrame, params: Params) -> DummyClassifier | DummyRegressor:
@@ -95,8 +100,8 @@ def compare(models: dict[str, Pipeline], rows: pd.DataFrame, params: Params) -> 
     for name, model in models.items():
         predicted, classes = predict(model, X), getattr(model, "classes_", None)
         for segment, chosen in segments.items():
-            found = metrics(y[chosen], predicted[chosen], classes)
-            table.append({"model": name, "segment": segment, "rows": int(chosen.sum()), **found})
+            values = metrics(y[chosen], predicted[chosen], classes)
+            table.append({"model": name, "segment": segment, "rows": int(chosen.sum()), **values})
     return pd.DataFrame(table)
 
 

@@ -27,7 +27,7 @@ def redact(text: str) -> str:
     """The text with `***` in place of each secret."""
     for secret in sorted(_known(), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
-    return ADDRESS.sub(lambda found: _shown(found[0]), HEADER.sub(rf"\1 {HIDDEN}", text))
+    return ADDRESS.sub(lambda match: _shown(match[0]), HEADER.sub(rf"\1 {HIDDEN}", text))
 
 
 def guard() -> None:
@@ -91,14 +91,14 @@ def _parsed(address: str) -> tuple[str, str, bool]:
 
 def _known() -> set[str]:
     """The secrets of the environment's variables, in each form that a library gives them."""
-    found = set[str]()
+    secrets = set[str]()
     for name, value in os.environ.items():
         if "://" in value:
-            found |= _of_address(value, name.endswith("WEBHOOK"))
+            secrets |= _of_address(value, name.endswith("WEBHOOK"))
         elif name.upper().endswith(VARIABLES):
             parts = {value, *(part.partition("=")[2] for part in value.split(","))}
-            found |= {form for part in parts if len(part) >= WORD for form in _forms(part)}
-    return found
+            secrets |= {form for part in parts if len(part) >= WORD for form in _forms(part)}
+    return secrets
 
 
 @functools.lru_cache(maxsize=256)
@@ -115,8 +115,8 @@ def _of_address(address: str, path: bool) -> frozenset[str]:
     words |= {value for name, value in parse_qsl(query) if PARAMETER.search(name)}
     if path:
         words |= {after.partition("/")[2], *after.split("/")[1:]}
-    said = "" if path else after.partition("?")[0]  # a password that is its host's name is none
-    kept = {word for word in words if len(word) >= SHORT and word not in said}
+    shown = "" if path else after.partition("?")[0]  # a password that is its host's name is none
+    kept = {word for word in words if len(word) >= SHORT and word not in shown}
     pairs = {f"{user}:{password}", f"{unquote(user)}:{unquote(password)}"} if password else set()
     coded = {base64.b64encode(pair.encode()).decode() for pair in pairs}
     return frozenset(form for word in kept for form in _forms(word)) | coded
@@ -124,6 +124,6 @@ def _of_address(address: str, path: bool) -> frozenset[str]:
 
 def _forms(secret: str) -> set[str]:
     plain = {secret, unquote(secret), unquote_plus(secret)}
-    found = {form for word in plain for form in (word, quote(word, ""), quote_plus(word))}
-    found |= {word.encode("unicode_escape").decode() for word in plain}
-    return {form for form in found if form}
+    forms = {form for word in plain for form in (word, quote(word, ""), quote_plus(word))}
+    forms |= {word.encode("unicode_escape").decode() for word in plain}
+    return {form for form in forms if form}

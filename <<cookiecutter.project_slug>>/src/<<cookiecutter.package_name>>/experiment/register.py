@@ -106,19 +106,21 @@ def _weakest(parts: pd.DataFrame, metric: str) -> str:
 
 def run(run: str) -> None:
     params = load()
-    client, found = tracking.connect(), tracking.find_run(run)
-    load_model(found, params)  # what cannot be loaded is not registered
-    evaluation = _evaluation(found)
+    client, training = tracking.connect(), tracking.find_run(run)
+    load_model(training, params)  # what cannot be loaded is not registered
+    evaluation = _evaluation(training)
     champion = find_version(client, params.register_.name, "champion")
-    if champion is not None and champion.run_id == found.info.run_id:
-        log.info("run %s is the champion already: version %s", found.info.run_id, champion.version)
+    if champion is not None and champion.run_id == training.info.run_id:
+        log.info(
+            "run %s is the champion already: version %s", training.info.run_id, champion.version
+        )
         return
-    version = add_version(client, found, evaluation, "manual", params)
+    version = add_version(client, training, evaluation, "manual", params)
     promote(client, version, champion)
 
 
 def add_version(
-    client: mlflow.MlflowClient, found: Run, evaluation: dict, trigger: str, params: Params
+    client: mlflow.MlflowClient, training: Run, evaluation: dict, trigger: str, params: Params
 ) -> ModelVersion:
     """Register the run's model as a new version, with its model card."""
     name = params.register_.name
@@ -131,30 +133,34 @@ def add_version(
     previous = str(champion.version) if champion else "none"
     tags = {
         key: value
-        for key, value in found.data.tags.items()
+        for key, value in training.data.tags.items()
         if key in (*TAGS, *floors.gathered("TAGS"))
     }
     version = client.create_model_version(
         name,
-        found.data.tags["model_uri"],
-        found.info.run_id,
+        training.data.tags["model_uri"],
+        training.info.run_id,
         tags=tags | {"trigger": trigger, "previous_version": previous},
-        model_id=found.data.tags["model_uri"].removeprefix("models:/"),
+        model_id=training.data.tags["model_uri"].removeprefix("models:/"),
     )
-    describe(client, version, found, evaluation, params)
+    describe(client, version, training, evaluation, params)
     return version
 
 
 def describe(
-    client: mlflow.MlflowClient, version: ModelVersion, found: Run, evaluation: dict, params: Params
+    client: mlflow.MlflowClient,
+    version: ModelVersion,
+    training: Run,
+    evaluation: dict,
+    params: Params,
 ) -> None:
     """Give a version its model card, in the registry and in reports/."""
-    name, text = version.name, card(found, evaluation, version.version, params)
+    name, text = version.name, card(training, evaluation, version.version, params)
     client.update_model_version(name, version.version, description=text)
     path = ROOT / "reports" / f"model-card-v{version.version}.md"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    client.log_artifact(found.info.run_id, str(path))
+    client.log_artifact(training.info.run_id, str(path))
     log.info("%s version %s has its model card in %s", name, version.version, path)
 
 

@@ -60,10 +60,10 @@ def find_version(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVer
 
 def require_version(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion:
     """`find_version`, or UserError."""
-    found = find_version(client, name, alias)
-    if found is None:
+    version = find_version(client, name, alias)
+    if version is None:
         raise UserError(f"no version of {name} is {alias} yet: run the step `register` first")
-    return found
+    return version
 
 
 def save_options(model: Pipeline, kinds: Kinds, params: Params) -> dict[str, Any]:

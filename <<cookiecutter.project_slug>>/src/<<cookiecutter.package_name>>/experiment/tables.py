@@ -32,10 +32,10 @@ def read(paths: list[Path], data: Data) -> pd.DataFrame:
                 f" {', '.join(map(repr, frame.columns))}"
                 + (" (is data.csv.sep right?)" if len(frame.columns) == 1 else "")
             )
-        frame, found = _typed(frame, path, data)
-        found = Kinds({c: k for c, k in found.items() if c not in data.drop})
-        _compare(first, found, paths[0], path)
-        first = Kinds({**found, **{c: k for c, k in first.items() if k != "empty"}})
+        frame, kinds_here = _typed(frame, path, data)
+        kinds_here = Kinds({c: k for c, k in kinds_here.items() if c not in data.drop})
+        _compare(first, kinds_here, paths[0], path)
+        first = Kinds({**kinds_here, **{c: k for c, k in first.items() if k != "empty"}})
         frames.append(frame)
     kept = dict.fromkeys(data.drop, "as it is")
     frames = [canonical(f, Kinds(first | kept), [data.target, *data.drop]) for f in frames]
@@ -117,8 +117,8 @@ def _typed(frame: pd.DataFrame, path: Path, data: Data) -> tuple[pd.DataFrame, K
             frame[data.time] = _dates(frame[data.time], path, data)
         if frame[data.time].isna().any():
             raise UserError(f"{path}: data.time: column {data.time!r} has rows without a date")
-    found = Kinds({**kinds(frame), **dict.fromkeys(data.text, "text")})
-    return canonical(frame, found, keep=[data.target, *data.drop]), found
+    column_kinds = Kinds({**kinds(frame), **dict.fromkeys(data.text, "text")})
+    return canonical(frame, column_kinds, keep=[data.target, *data.drop]), column_kinds
 
 
 def _dates(column: pd.Series, path: Path, data: Data) -> pd.Series:
@@ -148,9 +148,9 @@ def _as(frame: pd.DataFrame, path: Path, data: Data, like: Kinds) -> pd.DataFram
     return ready if data.id is None else ready.assign(**{data.id: frame[data.id]})
 
 
-def _compare(first: Kinds, found: Kinds, first_path: Path, path: Path) -> None:
-    for column in sorted({*first, *found}) if first else ():
-        one, other = first.get(column), found.get(column)
+def _compare(first_kinds: Kinds, other_kinds: Kinds, first_path: Path, path: Path) -> None:
+    for column in sorted({*first_kinds, *other_kinds}) if first_kinds else ():
+        one, other = first_kinds.get(column), other_kinds.get(column)
         if one is None or other is None:
             raise UserError(
                 f"{path if other is None else first_path}: column {column!r} is missing, which"

@@ -223,13 +223,13 @@ def artifact(run: Run, name: str) -> Iterator[Path | None]:
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
-            found = mlflow.artifacts.download_artifacts(
+            local = mlflow.artifacts.download_artifacts(
                 run_id=run.info.run_id, artifact_path=name, dst_path=folder
             )
         except (mlflow.MlflowException, OSError):
-            found = None
-        if found is not None:
-            digest = hashlib.sha256(Path(found).read_bytes()).hexdigest()
+            local = None
+        if local is not None:
+            digest = hashlib.sha256(Path(local).read_bytes()).hexdigest()
             tags = mlflow.MlflowClient().get_run(run.info.run_id).data.tags
             # Of a run from before there were such tags, all but the code is taken.
             known = any(tag.startswith("sha256/") for tag in tags) or name == "code.zip"
@@ -237,7 +237,7 @@ def artifact(run: Run, name: str) -> Iterator[Path | None]:
                 raise UserError(
                     f"run {run.info.run_id}: its file {name} is refused: it is not the one that was logged"
                 )
-        yield Path(found) if found else None
+        yield Path(local) if local else None
 
 
 @contextlib.contextmanager
@@ -259,10 +259,10 @@ def find_run(run: str | None) -> Run:
             return client.get_run(run)
         except mlflow.MlflowException:
             raise UserError(f"no run has the id {run}: see `make ui`, or name `last`") from None
-    found = last_run("tags.step = 'train'")
-    if found is None:
+    last = last_run("tags.step = 'train'")
+    if last is None:
         raise UserError("there is no finished run: run the step `train` first")
-    return found
+    return last
 
 
 def last_run(wanted: str) -> Run | None:

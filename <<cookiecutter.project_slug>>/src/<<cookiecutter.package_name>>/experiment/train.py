@@ -38,10 +38,12 @@ def run() -> None:
     train, test = data.split(frame, params)
     log.info("training on %s rows of %d batches", f"{len(train):,}", len(paths))
     model = fit(train, params)
-    found = {f"train_{name}": value for name, value in score(model, train, params).items()}
-    found |= {f"test_{name}": value for name, value in score(model, test, params).items()}
-    run_id = tracking.log_training(model, train, test, found, paths, params)
-    for name, value in found.items():
+    metrics_by_rows = {
+        f"train_{name}": value for name, value in score(model, train, params).items()
+    }
+    metrics_by_rows |= {f"test_{name}": value for name, value in score(model, test, params).items()}
+    run_id = tracking.log_training(model, train, test, metrics_by_rows, paths, params)
+    for name, value in metrics_by_rows.items():
         if name.startswith("test_") and np.isfinite(value):
             log.info("%s %.4f", name, value)
     log.info("run %s: look at it with `make ui`, then evaluate and register it", run_id)

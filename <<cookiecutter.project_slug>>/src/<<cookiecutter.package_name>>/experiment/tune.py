@@ -69,7 +69,7 @@ def run(engine: Engine = in_turn) -> None:
     metric, parts = params.evaluate.metric, folds(len(train), params)
     drawn = list(ParameterSampler(candidates(), params.tune.candidates, random_state=params.seed))
     tried = [with_arguments(params, arguments) for arguments in drawn]
-    found, means = engine(train, parts, tried), []
+    fold_scores, means = engine(train, parts, tried), []
     with mlflow.start_run(run_name="tune"):
         mlflow.set_tags({"step": "tune"})
         mlflow.log_params(params.flat())
@@ -79,7 +79,7 @@ def run(engine: Engine = in_turn) -> None:
                 mlflow.set_tags({"step": "candidate"})
                 mlflow.log_params(candidate.model.arguments)
                 for fold in range(len(parts)):
-                    scores.append(next(found))
+                    scores.append(next(fold_scores))
                     mlflow.log_metric(f"fold_{metric}", scores[-1], step=fold)
                 means.append(float(np.mean(scores)))
                 mlflow.log_metric(f"mean_{metric}", means[-1])

@@ -31,8 +31,12 @@ def run(
     **flags: bool,
 ) -> int:
     with tempfile.TemporaryDirectory(prefix="upgrade-") as folder:
-        source, found = _find(template, version, os.path.join(folder, "template"))
-        command = [sys.executable, os.path.join(found, "hooks", "upgrade.py"), str(ROOT)]
+        source, folder_of_template = _find(template, version, os.path.join(folder, "template"))
+        command = [
+            sys.executable,
+            os.path.join(folder_of_template, "hooks", "upgrade.py"),
+            str(ROOT),
+        ]
         if not os.path.isfile(command[1]):
             raise UserError(f"{source} is no template that can upgrade: name one with TEMPLATE=")
         command += ["--source", source, *(["--level", level] if level else [])]
@@ -113,7 +117,7 @@ def _released(address: str) -> tuple[str, str]:
     # A tag of its own object has a second line, with the commit.
     commits = {name.removesuffix("^{}"): commit for commit, name in (x.split("\t") for x in lines)}
     tags = {name: re.fullmatch(r"refs/tags/v?(\d+(?:\.\d+)+)", name) for name in commits}
-    versions = {n: [int(x) for x in found[1].split(".")] for n, found in tags.items() if found}
+    versions = {n: [int(x) for x in match[1].split(".")] for n, match in tags.items() if match}
     newest = max(versions, key=lambda name: versions[name], default="HEAD")
     return newest, commits.get(newest, "")
 

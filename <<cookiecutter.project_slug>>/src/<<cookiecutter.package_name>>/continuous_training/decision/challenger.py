@@ -80,18 +80,18 @@ def checks(
     limits, holdout = settings.load().gate, rows[1]
     loaded = load_model(run, params)
     judged = gate.judge(loaded.model, holdout, params)
-    found = gate.alone(judged, *rows, params)
+    results = gate.alone(judged, *rows, params)
     if version is not None and champion is not None:
         other = gate.judge(rival(version, champion.model, *rows, params), holdout, params)
-        found = gate.against(judged, other, holdout, params, limits) + found
+        results = gate.against(judged, other, holdout, params, limits) + results
         evaluated = record(version)
         if evaluated is not None and limits.doubt_rows:
-            found.append(gate.suspect(other, *rows, evaluated, params, limits))
+            results.append(gate.suspect(other, *rows, evaluated, params, limits))
     X, _ = data.xy(holdout, params, any_classes=True)
     inputs = holdout.reindex(columns=[*X, *params.data.drop])  # an older model may use dropped ones
     before = champion and champion.model
-    found.append(gate.latency(loaded.model, before, inputs, limits.latency))
-    return [*found, _signature(loaded, champion, limits)]
+    results.append(gate.latency(loaded.model, before, inputs, limits.latency))
+    return [*results, _signature(loaded, champion, limits)]
 
 
 def record(version: ModelVersion) -> pd.DataFrame | None:
@@ -123,7 +123,7 @@ def refit(
     sane = gate.sanity(answers)
     if not np.allclose(answers.predicted, predict(model, data.xy(some, params, True)[0])):
         sane = gate.Check("sanity", False, None, None, "the stored model answers differently")
-    found = [sane, _signature(stored, champion, settings.load().gate)]
-    for check in found:
+    results = [sane, _signature(stored, champion, settings.load().gate)]
+    for check in results:
         check.message = f"fitted on all rows: {check.message}"
-    return run, found
+    return run, results

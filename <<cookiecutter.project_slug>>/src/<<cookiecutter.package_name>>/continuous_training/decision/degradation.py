@@ -12,7 +12,7 @@ from ...experiment.train import score
 from ..settings import Degradation, Settings
 
 
-def judged(version: ModelVersion, metric: str) -> float:
+def metric_when_judged(version: ModelVersion, metric: str) -> float:
     """The metric of a version when it was judged, on rows that it was not fitted on."""
     run = tracking.find_run(version.run_id)
     before = tracking.find_run(run.data.tags.get("judged_run", version.run_id))
@@ -24,13 +24,13 @@ def allowed(usual: float, metric: str, tolerance: float) -> float:
     return usual - tolerance if metric in GREATER_IS_BETTER else usual + tolerance * abs(usual)
 
 
-def asked(champion: ModelVersion | None, params: Params, limits: Settings) -> tuple[bool, str]:
+def trigger(champion: ModelVersion | None, params: Params, limits: Settings) -> tuple[bool, str]:
     """Score the champion on the batches after those that it was fitted on; its run keeps the values."""
     rule: Degradation | None = limits.triggers.degradation
     if champion is None or rule is None:
         return False, "there is no champion" if rule else "off"
     run, metric = tracking.find_run(champion.run_id), params.evaluate.metric
-    usual = judged(champion, metric)
+    usual = metric_when_judged(champion, metric)
     sign = 1 if metric in GREATER_IS_BETTER else -1
     limit = allowed(usual, metric, rule.tolerance)
     paths = dataset.batches(params.data)
@@ -43,12 +43,12 @@ def asked(champion: ModelVersion | None, params: Params, limits: Settings) -> tu
         if rows[params.data.target].notna().any():
             rows = data.labelled(rows if store is None else store.add(rows), params)
             values[path.stem] = score(model, rows, params)
-    for batch, found in values.items():
+    for batch, metrics in values.items():
         step = tracking.step_of(batch)
-        for name, value in found.items():
+        for name, value in metrics.items():
             if value == value:
                 mlflow.MlflowClient().log_metric(run.info.run_id, f"batch_{name}", value, step=step)
-    worse = [batch for batch, found in values.items() if sign * (found[metric] - limit) < 0]
-    said = ", ".join(f"{batch} {found[metric]:.4g}" for batch, found in values.items())
-    said = f"{metric} was {usual:.4g}, may be {limit:.4g}, is {said or 'unknown: no labels'}"
-    return len(worse) >= rule.worse, f"worse in {len(worse)} of {rule.worse} batches: {said}"
+    worse = [batch for batch, metrics in values.items() if sign * (metrics[metric] - limit) < 0]
+    listed = ", ".join(f"{batch} {metrics[metric]:.4g}" for batch, metrics in values.items())
+    listed = f"{metric} was {usual:.4g}, may be {limit:.4g}, is {listed or 'unknown: no labels'}"
+    return len(worse) >= rule.worse, f"worse in {len(worse)} of {rule.worse} batches: {listed}"

@@ -43,8 +43,8 @@ def recipe(params: Params, limits: Settings) -> str:
 
 def past(count: int) -> list[Run]:
     """The last promotions and refusals, newest first."""
-    found = tracking.last_runs("tags.recipe != ''", count, "-decisions")
-    return [run for run in found if run.data.tags["decision"] in ("promoted", "refused")]
+    decisions = tracking.last_runs("tags.recipe != ''", count, "-decisions")
+    return [run for run in decisions if run.data.tags["decision"] in ("promoted", "refused")]
 
 
 def refusals(recipe: str, enough: int) -> int:

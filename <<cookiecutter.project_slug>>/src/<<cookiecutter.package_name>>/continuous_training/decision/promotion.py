@@ -21,7 +21,7 @@ from ...experiment.registry import find_version, load_model
 from .. import pipeline
 from ..settings import Settings
 from . import challenger, gate, history
-from .triggers import EXPERIMENT, Asked
+from .triggers import EXPERIMENT, Answer
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def decide(
     client: mlflow.MlflowClient,
     state: history.State,
-    fired: list[Asked],
+    fired: list[Answer],
     params: Params,
     limits: Settings,
 ) -> None:
@@ -116,8 +116,8 @@ def _registered(
 
 
 def _version_of(client: mlflow.MlflowClient, run: str | None, name: str) -> ModelVersion | None:
-    found = [v for v in _versions(client, name) if run is not None and v.run_id == run]
-    return client.get_model_version(name, str(found[0].version)) if found else None
+    same_run = [v for v in _versions(client, name) if run is not None and v.run_id == run]
+    return client.get_model_version(name, str(same_run[0].version)) if same_run else None
 
 
 def _versions(client: mlflow.MlflowClient, name: str) -> list[ModelVersion]:
@@ -129,11 +129,11 @@ def _first_of(client: mlflow.MlflowClient, version: ModelVersion, params: Params
     for other in sorted(_versions(client, version.name), key=lambda v: int(v.version)):
         if int(other.version) >= int(version.version):
             break
-        found = client.get_model_version(version.name, str(other.version))
-        same = all(found.tags.get(k) == version.tags.get(k) for k in ("data", "recipe"))
-        if same and "judged_run" in found.tags and "rolled_back" not in found.tags:
-            load_model(found, params)
-            return found
+        earlier = client.get_model_version(version.name, str(other.version))
+        same = all(earlier.tags.get(k) == version.tags.get(k) for k in ("data", "recipe"))
+        if same and "judged_run" in earlier.tags and "rolled_back" not in earlier.tags:
+            load_model(earlier, params)
+            return earlier
     return version
 
 

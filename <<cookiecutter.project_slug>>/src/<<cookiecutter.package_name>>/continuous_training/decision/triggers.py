@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Asked:
+class Answer:
     """A trigger's answer."""
 
     name: str
@@ -42,82 +42,86 @@ def ask(
     state: history.State,
     params: Params,
     limits: Settings,
-    told: Asked | None = None,
-) -> list[Asked]:
+    reported: Answer | None = None,
+) -> list[Answer]:
     """The answers of demand, schedule, new_data, degradation and drift; `told` is that of monitoring."""
     rules, last = limits.triggers, next(iter(history.past(1)), None)
     known = [run.data.tags for run in (last,) if run] + [v.tags for v in (champion,) if v]
     decided = any((t.get("data"), t.get("recipe")) == (state.data, state.recipe) for t in known)
-    asked = [_demand(demanded, last, state)]
+    answers = [_demand(demanded, last, state)]
     if decided:
         old = "this data and recipe are decided"
-        asked += [Asked(n, False, old) for n in ("schedule", "new_data", "degradation", "drift")]
-        return asked
-    asked.append(_schedule(rules.schedule, last))
+        answers += [Answer(n, False, old) for n in ("schedule", "new_data", "degradation", "drift")]
+        return answers
+    answers.append(_schedule(rules.schedule, last))
     before = champion.run_id if champion else None
     if last is not None:
         before = last.data.tags["judged_run"]
-    asked.append(_new_data(rules.new_data, before, state))
+    answers.append(_new_data(rules.new_data, before, state))
     from ..drift import drift  # which import much; when nothing is new they are not asked
     from . import degradation
 
-    for name, of in (("degradation", degradation.asked), ("drift", drift.asked)):
+    for name, of in (("degradation", degradation.trigger), ("drift", drift.asked)):
         try:
             fired, reason = of(champion, params, limits)
         except UserError as error:  # a broken batch: the pipeline will put it aside
             fired, reason = False, f"cannot be told: {error}"
-        asked.append(told if told and told.name == name else Asked(name, fired, reason))
+        answers.append(
+            reported if reported and reported.name == name else Answer(name, fired, reason)
+        )
     if history.refusals(state.recipe, rules.refusals) == rules.refusals:
         held = f"{HELD} after {rules.refusals} refusals in a row"
-        asked[1:] = [replace(a, fired=False, reason=f"{held}: {a.reason}") for a in asked[1:]]
-    return asked
+        answers[1:] = [replace(a, fired=False, reason=f"{held}: {a.reason}") for a in answers[1:]]
+    return answers
 
 
-def told(because: str | None) -> Asked | None:
+def from_monitoring(because: str | None) -> Answer | None:
     """What `--because "degradation: ..."` says: monitoring has seen it on what was served."""
     if because is None:
         return None
     name, _, reason = (" ".join(part.split()) for part in because.partition(":"))
     if name not in ("degradation", "drift") or not reason:
         raise UserError('--because takes "degradation: reason" or "drift: reason"')
-    return Asked(name, True, reason)
+    return Answer(name, True, reason)
 
 
-def write(asked: list[Asked]) -> str | None:
+def write(answers: list[Answer]) -> str | None:
     """Write reports/triggers.json, say which fired and why; returns what held them back, if so."""
-    held = [answer.reason.split(":")[0] for answer in asked if answer.reason.startswith(HELD)]
+    held = [answer.reason.split(":")[0] for answer in answers if answer.reason.startswith(HELD)]
     experiment = f"{held[0]}: it takes a new experiment" if held else None
-    fired = [{"name": a.name, "reason": a.reason} for a in asked if a.fired]
-    content = {"schema": 1, "fired": fired, "asked": [asdict(a) for a in asked]}
+    fired = [{"name": a.name, "reason": a.reason} for a in answers if a.fired]
+    content = {"schema": 1, "fired": fired, "asked": [asdict(a) for a in answers]}
     (ROOT / "reports").mkdir(exist_ok=True)
     text = json.dumps(content | {"experiment": experiment}, indent=2) + "\n"
     (ROOT / "reports/triggers.json").write_text(text, encoding="utf-8")
-    for answer in asked:
+    for answer in answers:
         log.info("%-11s %-7s %s", answer.name, "fired" if answer.fired else "-", answer.reason)
     if experiment:
         log.warning("%s", experiment)
     return experiment
 
 
-def _demand(demanded: bool, last: Run | None, state: history.State) -> Asked:
+def _demand(demanded: bool, last: Run | None, state: history.State) -> Answer:
     if demanded:
-        return Asked("demand", True, "asked for")
+        return Answer("demand", True, "asked for")
     if last is None:
-        return Asked("demand", True, "the gate has not decided anything yet")
+        return Answer("demand", True, "the gate has not decided anything yet")
     if last.data.tags["recipe"] != state.recipe:
         version = last.data.tags["version"]
-        return Asked("demand", True, f"code or settings changed since version {version}")
-    return Asked("demand", False, "nobody asked, and code and settings are as they were")
+        return Answer("demand", True, f"code or settings changed since version {version}")
+    return Answer("demand", False, "nobody asked, and code and settings are as they were")
 
 
-def _schedule(days: int | None, last: Run | None) -> Asked:
+def _schedule(days: int | None, last: Run | None) -> Answer:
     if days is None or last is None:
-        return Asked("schedule", False, "off" if last else "there is no decision to count from")
+        return Answer("schedule", False, "off" if last else "there is no decision to count from")
     passed = (time.time() * 1000 - last.info.end_time) / DAY
-    return Asked("schedule", passed >= days, f"{passed:.1f} of {days} days since the last decision")
+    return Answer(
+        "schedule", passed >= days, f"{passed:.1f} of {days} days since the last decision"
+    )
 
 
-def _new_data(on: bool, before: str | None, state: history.State) -> Asked:
+def _new_data(on: bool, before: str | None, state: history.State) -> Answer:
     """Which batches differ from those of the run `before`."""
     known: dict[str, str] = {}
     if before is not None:
@@ -125,13 +129,13 @@ def _new_data(on: bool, before: str | None, state: history.State) -> Asked:
             known = json.loads(path.read_text(encoding="utf-8")) if path else {}
     now, newest = state.batches, max((Path(name).stem for name in known), default="")
     unknown = [name for name in now if name not in known]
-    found = {
+    changes = {
         "new": [name for name in unknown if Path(name).stem > newest],
         "late": [name for name in unknown if Path(name).stem < newest],
         "replaced": [name for name in now if known.get(name, now[name]) != now[name]],
         "gone": [name for name in known if name not in now],
     }
-    said = "; ".join(f"{what}: {', '.join(names)}" for what, names in found.items() if names)
-    return Asked(
-        "new_data", on and bool(said), (said or "no batch changed") + ("" if on else " (off)")
+    listed = "; ".join(f"{what}: {', '.join(names)}" for what, names in changes.items() if names)
+    return Answer(
+        "new_data", on and bool(listed), (listed or "no batch changed") + ("" if on else " (off)")
     )

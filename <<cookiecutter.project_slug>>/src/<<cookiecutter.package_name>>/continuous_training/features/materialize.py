@@ -24,7 +24,7 @@ def run() -> None:
     try:
         written = OnlineStore().materialize(store)
     except sqlalchemy.exc.SQLAlchemyError as error:
-        said = " ".join(str(error.__cause__ or error).split())[:300]
-        raise UserError(f"FEATURE_STORE_URL: {said}") from None
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise UserError(f"FEATURE_STORE_URL: {reason}") from None
     for name, rows in written.items():
         log.info("%s: %s rows written", name, f"{rows:,}")

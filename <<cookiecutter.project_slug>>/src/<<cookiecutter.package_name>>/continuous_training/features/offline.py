@@ -36,14 +36,14 @@ class OfflineStore:
 
         Raises UserError naming a column of `needs` that is missing or of another kind.
         """
-        found, given = {}, canonical(rows, self.needs)
+        columns, given = {}, canonical(rows, self.needs)
         for view in self.views:
             keys, (before, now) = entity(given, view), window_of(given[self.time], view, self.lead)
             table = self.tables[view.name]
-            found[view.name] = mean(
+            columns[view.name] = mean(
                 _as_of(keys, now, table, view), _as_of(keys, before, table, view)
             )
-        return rows.assign(**found)
+        return rows.assign(**columns)
 
     def write(self, folder: Path) -> None:
         for name, table in self.tables.items():
@@ -101,8 +101,8 @@ def window_of(time: pd.Series, view: View, lead: pd.Timedelta) -> tuple[pd.Serie
 def _as_of(keys: pd.DataFrame, at: pd.Series, table: pd.DataFrame, view: View) -> pd.DataFrame:
     """The sums of each entity (n,) over what was available at a time (n,)."""
     left = keys.assign(available=at).sort_values("available")
-    found = pd.merge_asof(left, table, on="available", by=view.by).set_index(left.index)
-    return found[SUMS].reindex(keys.index).fillna(0)
+    sums = pd.merge_asof(left, table, on="available", by=view.by).set_index(left.index)
+    return sums[SUMS].reindex(keys.index).fillna(0)
 
 
 def mean(now: pd.DataFrame, before: pd.DataFrame) -> pd.Series:

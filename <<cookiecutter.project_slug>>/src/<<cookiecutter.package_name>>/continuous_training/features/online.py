@@ -60,8 +60,8 @@ class OnlineStore:
                 connection.execute(sql.select(self.states.c.view, self.states.c.anew)).all()
             )
             names = sql.select(own.view).distinct()
-            for gone in set(connection.scalars(names)) - set(store.columns):
-                connection.execute(self.table.delete().where(own.view == gone))
+            for removed in set(connection.scalars(names)) - set(store.columns):
+                connection.execute(self.table.delete().where(own.view == removed))
             connection.execute(self.states.delete())
             for view in store.views:
                 table = store.tables[view.name]
@@ -87,7 +87,7 @@ class OnlineStore:
 
     def lookup(self, rows: pd.DataFrame, data: Data) -> pd.DataFrame:
         """The rows (n,) with a column a view, equal to those of `OfflineStore.add`."""
-        own, found = self.table.c, {}
+        own, columns = self.table.c, {}
         wanted = [own.view == sql.bindparam("view"), own.entity == sql.bindparam("entity")]
         query = sql.select(own.rows, own.total).where(*wanted, own.available <= sql.bindparam("at"))
         query = query.order_by(own.available.desc()).limit(1)
@@ -104,8 +104,8 @@ class OnlineStore:
                     ]
                     values = [tuple(answer) if answer else (0, 0.0) for answer in answers]
                     sums.append(pd.DataFrame(values, rows.index, SUMS))
-                found[view.name] = mean(sums[1], sums[0])
-        return rows.assign(**found)
+                columns[view.name] = mean(sums[1], sums[0])
+        return rows.assign(**columns)
 
 
 def _names(keys: pd.DataFrame) -> list[str]:

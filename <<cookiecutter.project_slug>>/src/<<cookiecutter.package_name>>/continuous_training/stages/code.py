@@ -42,17 +42,17 @@ def imports(source: bytes, package: str) -> frozenset[str]:
 
 def reached(module: str) -> dict[str, Path]:
     """The modules below src/ that a module imports, directly or not, and itself: name -> file."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     waiting = {module}
     while waiting:
         name = waiting.pop()
         path = module_file(name)
-        if path is not None and name not in found:
-            found[name] = path
+        if path is not None and name not in files:
+            files[name] = path
             parent = name.rpartition(".")[0]
             package = name if path.name == "__init__.py" else parent
             waiting |= imports(path.read_bytes(), package) | {parent}
-    return found
+    return files
 
 
 def digests(stage: str) -> dict[str, str]:

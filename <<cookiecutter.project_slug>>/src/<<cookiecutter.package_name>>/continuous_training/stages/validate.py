@@ -35,14 +35,18 @@ def skew(broken: dict[str, list[str]], of: int) -> UserError:
 
     If all batches are wrong it is the settings or the schema, and none is quarantined.
     """
-    said = "; ".join(f"batch {name}: {why}" for name, reasons in broken.items() for why in reasons)
+    reasons_by_batch = "; ".join(
+        f"batch {name}: {why}" for name, reasons in broken.items() for why in reasons
+    )
     if len(broken) == of:
         hint = f"with other data, delete {SCHEMA}: it is inferred anew"
-        return UserError(f"no batch is as params.yaml and {SCHEMA} say ({hint}): {said}")
+        return UserError(
+            f"no batch is as params.yaml and {SCHEMA} say ({hint}): {reasons_by_batch}"
+        )
     path = ROOT / SKEW
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(broken, indent=2) + "\n", encoding="utf-8")
-    return UserError(said)
+    return UserError(reasons_by_batch)
 
 
 def infer(frame: pd.DataFrame, settings: Data) -> dict[str, dict]:
@@ -121,21 +125,21 @@ def check(frame: pd.DataFrame, columns: dict[str, dict]) -> list[str]:
         cases = errors.failure_cases
     else:
         return []
-    found = []
+    sentences = []
     for (column, rule), rows in cases.groupby(["column", "check"], sort=False, dropna=False):
         if rule in ("column_in_dataframe", "column_in_schema"):
             what = "is missing" if rule == "column_in_dataframe" else f"is not in {SCHEMA}"
-            found += [f"column {name!r} {what}" for name in rows["failure_case"]]
+            sentences += [f"column {name!r} {what}" for name in rows["failure_case"]]
         elif str(rule).startswith(("kind: ", "missing: ")):  # these are about a column as a whole
             share = f"{frame[column].isna().mean():.0%} of the values are missing"
             what = share if str(rule).startswith("missing") else f"holds {kinds(frame)[column]}s"
-            found.append(f"column {column!r} breaks the rule {rule}: {what}")
+            sentences.append(f"column {column!r} breaks the rule {rule}: {what}")
         else:
             example = rows["failure_case"].tolist()[0]
-            found.append(
+            sentences.append(
                 f"column {column!r} breaks the rule {rule}: {len(rows):,} rows, as {example!r}"
             )
-    return found
+    return sentences
 
 
 def run() -> None:

@@ -144,7 +144,7 @@ def _judged(
     if its.ambiguous:
         said = f"version {version.version}: {its.ambiguous:,} predictions fit several labelled rows"
         notes.append(f"{said} and are left out; data.id would tell them apart")
-    about["judged"] = usual = degradation.judged(version, metric)
+    about["judged"] = usual = degradation.metric_when_judged(version, metric)
     about["limit"] = degradation.allowed(usual, metric, rule.tolerance) if rule else math.nan
     if len(its.rows):
         (judged,) = live_metrics.judged([arm], params)
