@@ -23,9 +23,8 @@ from ..settings import Gate
 
 SAMPLES = 2000  # of the bootstrap
 GROUPS = 50  # in place of days, where rows have no time
-SLOWER = (
-    1.2  # times the champion's latency, which a challenger may take where that is over the limit
-)
+SLOWER = 1.2  # times the champion's latency, where that is over the limit now
+BUSY = 3  # times the limit, which no model may take
 # How often each day counts (samples, days) -> the metric (samples,)
 Metric = Callable[[np.ndarray], np.ndarray]
 
