@@ -9,7 +9,10 @@ import pytest
 import yaml
 
 from << cookiecutter.package_name >> import data
-from << cookiecutter.package_name >>.continuous_training.__main__ import STAGES
+from << cookiecutter.package_name >>.continuous_training.__main__ import (
+    STAGES,
+    TIMES,
+)
 from << cookiecutter.package_name >>.continuous_training.pipeline import dvc
 from << cookiecutter.package_name >>.experiment import dataset, tables, tracking
 from << cookiecutter.package_name >>.experiment.cli import main
@@ -175,7 +178,8 @@ def test_a_new_champion_and_back(pipeline, change, capfd):
 def test_a_store_that_has_not_seen_the_training_gets_its_run(
     pipeline, tmp_path, monkeypatch, capfd
 ):
-    """A model may come out of DVC's cache or remote."""
+    """A model may come out of DVC's cache or remote, where no stage but `code` has run."""
+    (pipeline / TIMES).unlink()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
     capfd.readouterr()
     assert main(["pipeline"]) == 0

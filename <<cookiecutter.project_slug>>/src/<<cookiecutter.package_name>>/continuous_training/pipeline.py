@@ -134,8 +134,10 @@ def record(params: Params, **tags: str) -> Run:
     )
     for file in sorted((ROOT / "reports/challenger").iterdir()):
         tracking.keep(client, run_id, file, "evaluation/test")
-    for stage, seconds in json.loads((ROOT / TIMES).read_text(encoding="utf-8")).items():
-        client.log_metric(run_id, f"seconds_{stage}", seconds)
+    times = ROOT / TIMES
+    if times.exists():  # not where the stages came out of the cache, such as in a fresh clone
+        for stage, seconds in json.loads(times.read_text(encoding="utf-8")).items():
+            client.log_metric(run_id, f"seconds_{stage}", seconds)
     return client.get_run(run_id)
 
 
