@@ -127,7 +127,7 @@ def test_an_unknown_entity_or_time_has_no_value(history, database):
 def test_a_request_need_not_hold_what_the_store_knows(trained, params, X, tmp_path, monkeypatch):
     """The answers are those of batch scoring, with and without a column of a view."""
     version = registry.require_version(app.tracking.connect(), params.register_.name, "champion")
-    served = app.Served(version, params)
+    served = app.ServedVersion(version, params)
     views = [view for view in online_features.names(params.data) if view in served.kinds]
     if not views:
         pytest.skip("the model has no feature views")

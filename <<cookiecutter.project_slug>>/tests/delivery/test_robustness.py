@@ -63,7 +63,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> prediction_log.Table:
 
 @pytest.fixture(scope="module", params=["fast", "generic"])
 def running(request, version, params, table, tmp_path_factory) -> Iterator[app.Service]:
-    served = app.Served(version, params)
+    served = app.ServedVersion(version, params)
     if request.param == "generic":
         served.fast = None
     log = prediction_log.Journal(tmp_path_factory.mktemp("journal"), table, "dev", 10**8)
@@ -174,10 +174,10 @@ def test_hostile_text_comes_to_the_log_as_it_was(client, running, version, param
 
 def test_one_request_that_cannot_be_scored_fails_no_other(version, params):
     """They wait together, and go into one call."""
-    served = app.Served(version, params)
+    served = app.ServedVersion(version, params)
     served.fast = None
     given = Kinds(served.kinds)
-    real, waits = served.gather._score, threading.Event()
+    real, waits = served.batcher.score_rows, threading.Event()
 
     def picky(rows: list[tuple]):
         waits.wait(10)
@@ -185,7 +185,7 @@ def test_one_request_that_cannot_be_scored_fails_no_other(version, params):
             raise ValueError("Input X contains a value too large")
         return real(rows)
 
-    served.gather._score = picky
+    served.batcher.score_rows = picky
     running = app.Service(served, LIMITS)
     good, bad = [(None,) * len(given)], [("bad",) * len(given)]
 

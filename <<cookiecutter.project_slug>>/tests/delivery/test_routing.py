@@ -35,13 +35,13 @@ def version(trained: Path, params):
 
 
 @pytest.fixture
-def numbered(version, params) -> Callable[[str], app.Served]:
+def numbered(version, params) -> Callable[[str], app.ServedVersion]:
     """The champion, served as another version; 99 does not load."""
 
-    def serve(number: str) -> app.Served:
+    def serve(number: str) -> app.ServedVersion:
         if number == "99":
             raise RuntimeError("no such version")
-        served = app.Served(version, params)
+        served = app.ServedVersion(version, params)
         served.version = int(number)
         return served
 
@@ -106,7 +106,7 @@ def test_the_same_entities_are_always_the_canarys(running, given):
 
 def test_a_canary_that_fails_is_answered_for(running, given, log):
     running.loaded["2"].fast = None
-    running.loaded["2"].gather.loaded = None
+    running.loaded["2"].batcher.score_rows = None
     expected = ask(running, given)["predictions"]
     running.arrange(routing.Routes("1", "2", 50))
     answer = ask(running, given)
@@ -160,7 +160,7 @@ def test_it_follows_the_registry_and_refuses_what_cannot_serve(numbered):
 def test_a_version_whose_files_were_away_serves_later(numbered):
     running, tries = app.Service(numbered("1"), LIMITS), []
 
-    def serve(number: str) -> app.Served:
+    def serve(number: str) -> app.ServedVersion:
         tries.append(number)
         if len(tries) < 3:
             raise OSError("the files are away")

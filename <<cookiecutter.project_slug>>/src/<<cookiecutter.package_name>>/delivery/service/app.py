@@ -39,7 +39,7 @@ from .prediction_log import Journal, Table
 from .registry_watcher import Following, attend
 from .request_schema import TOKEN, RefusedError, Schema
 from .routing import Arm, Routes, Shadow, Split, routes
-from .scoring import Served
+from .scoring import ServedVersion
 from .sockets import Server, host_name, host_names, listen
 from .supervisor import PARENT
 
@@ -60,7 +60,7 @@ class Service:
 
     def __init__(
         self,
-        served: Served,
+        served: ServedVersion,
         limits: settings.Service,
         name: str = "model",
         journal: Journal | None = None,
@@ -112,7 +112,7 @@ class Service:
         if self.online and self.looked_up:
             self.online.refresh()
 
-    def _columns(self, those: list[Served]) -> Kinds:
+    def _columns(self, those: list[ServedVersion]) -> Kinds:
         """What a row may hold: the main version's inputs, and what the feature views need."""
         columns = Kinds(those[0].kinds)
         for other in those:
@@ -122,7 +122,7 @@ class Service:
             more[self.id] = "text"
         return Kinds(columns | {c: kind for c, kind in more.items() if c not in columns})
 
-    def _arm(self, served: Served, columns: Kinds) -> Arm:
+    def _arm(self, served: ServedVersion, columns: Kinds) -> Arm:
         return Arm(served, columns, self.metrics.rows.labels(str(served.version)))
 
     def _watch(self) -> None:
@@ -244,7 +244,7 @@ class Service:
 
             Why is in the log alone: whoever reaches the service may read this.
             """
-            scoring = {"fast": self.served.fast is not None, "why": self.served.why}
+            scoring = self.served.way()
             said = {"scoring": scoring, "registry": self.lost, "refused": sorted(self.refused)}
             return {"status": "ok", **said}
 
@@ -259,7 +259,7 @@ class Service:
         @api.get("/model")
         def model() -> dict[str, Any]:
             """The version, what it was made of, and the inputs that it takes."""
-            facts = {"model": name, "version": self.served.version, **self.served.facts}
+            facts = {"model": name, "version": self.served.version, **self.served.lineage}
             return facts | run | {"inputs": self.served.kinds}
 
         @api.get("/metrics", response_class=PlainTextResponse)
@@ -296,7 +296,7 @@ def run(env: str, port: int) -> None:
     if image := os.environ.get(IMAGE):
         checked(image)
     client, name = tracking.connect(), params.register_.name
-    served, journal = Served(require_version(client, name, env), params), None
+    served, journal = ServedVersion(require_version(client, name, env), params), None
     if url := os.environ.get("PREDICTION_LOG_URL"):
         folder = Path(os.environ.get("PREDICTION_JOURNAL") or ROOT / ".delivery/journal")
         journal = Journal(folder, Table(url), env, limits.service.journal)
@@ -314,7 +314,7 @@ def run(env: str, port: int) -> None:
         following = Following(
             service,
             lambda: routes(client, name, env),
-            lambda number: Served(require_version(client, name, number), params),
+            lambda number: ServedVersion(require_version(client, name, number), params),
             limits.service.follow,
         )
         await following.look()  # a canary answers from the first request on

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...experiment.errors import sentence
 from .routing import Routes, fits
-from .scoring import Served
+from .scoring import ServedVersion
 
 if TYPE_CHECKING:
     from .app import Service
@@ -37,7 +37,7 @@ class Following:
         self,
         service: "Service",
         find: Callable[[], Routes],
-        serve: Callable[[str], Served],
+        serve: Callable[[str], ServedVersion],
         seconds: float,
     ) -> None:
         self.service, self.find, self.serve, self.seconds = service, find, serve, seconds
@@ -74,7 +74,7 @@ class Following:
         log.info("version %s answers; canary %s, of a share of %g %%", *ready)
         used = {str(service.served.version), *wanted.versions()}
         for number in service.loaded.keys() - used:
-            asyncio.get_running_loop().call_later(LATER, service.loaded.pop(number).gather.close)
+            asyncio.get_running_loop().call_later(LATER, service.loaded.pop(number).batcher.close)
 
     async def _load(self, number: str, main: str | None) -> bool:
         """Whether this version may serve: then it is loaded."""

@@ -5,10 +5,13 @@ unless a row gives them; the columns that these go by, and `data.id`, may be giv
 A number is finite, or true or false; a date is text, with or without a zone.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
+import pandas as pd
 from pydantic import (
     AllowInfNan,
     BaseModel,
@@ -24,6 +27,7 @@ from pydantic import (
 from ...experiment.column_types import Kinds
 
 TYPES: dict[str, Any] = {"number": float | None, "text": str | None, "date": datetime | None}
+DTYPES = {"number": "float64", "date": "datetime64[us]", "empty": "float64"}
 TOKEN = "token"  # of the security scheme # noqa: S105
 WRONG = 100  # fields that an answer names: a body can hold a hundred thousand
 
@@ -44,6 +48,15 @@ SHOWN = WithJsonSchema({"type": ["number", "boolean"]})
 NUMBER = Annotated[float, BeforeValidator(_number), Strict(), AllowInfNan(False), SHOWN]
 DATE = Annotated[datetime, BeforeValidator(_date)]
 TOLD: dict[str, Any] = {"number": NUMBER | None, "text": str | None, "date": DATE | None}
+
+
+def frame(rows: Sequence[tuple], kinds: Kinds) -> pd.DataFrame:
+    """The rows (n, columns of these kinds) in canonical form."""
+    columns: dict[str, Any] = {}
+    for (name, kind), values in zip(kinds.items(), zip(*rows, strict=True), strict=True):
+        is_text = kind == "text"
+        columns[name] = pd.array(list(values), "str") if is_text else np.array(values, DTYPES[kind])
+    return pd.DataFrame(columns, copy=False)
 
 
 class RefusedError(Exception):

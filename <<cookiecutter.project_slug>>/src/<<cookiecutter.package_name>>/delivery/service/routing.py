@@ -18,7 +18,7 @@ from prometheus_client import Counter
 
 from ...experiment.column_types import Kinds
 from ...experiment.errors import UserError
-from .scoring import Served
+from .scoring import ServedVersion
 
 WAITING = 100  # requests that may wait for the shadow
 
@@ -82,7 +82,7 @@ def fits(other: Kinds, main: Kinds, looked_up: tuple[str, ...]) -> None:
 class Arm:
     """A version, where in a row its columns are, and how many rows it scored."""
 
-    def __init__(self, served: Served, columns: Kinds, count: Counter) -> None:
+    def __init__(self, served: ServedVersion, columns: Kinds, count: Counter) -> None:
         self.served, self.version, self.count = served, served.version, count
         places = [list(columns).index(column) for column in served.kinds]
         self.places = None if places == list(range(len(columns))) else places
@@ -142,7 +142,7 @@ class Shadow:
         while (taken := self.waiting.get()) is not None:
             rows, record = taken
             try:
-                answers = self.arm.served.score_now(self.arm.rows(rows)).tolist()
+                answers = self.arm.served.score_rows(self.arm.rows(rows)).tolist()
             except Exception:  # of the shadow alone; the log shows it as a failure
                 answers = [None] * len(rows)
             scored = [(k, self.arm.version, answer) for k, answer in enumerate(answers)]
