@@ -223,5 +223,8 @@ def test_it_says_what_it_serves(client, loaded, running):
     assert client.get("/model").json()["inputs"] == loaded.kinds
     document = client.get("/openapi.json").json()
     assert list(document["components"]["schemas"]["Row"]["properties"]) == list(loaded.kinds)
-    assert "/predict" in document["paths"]
+    assert list(document["paths"]["/predict"]) == ["post"]
+    assert {"200", "413", "415", "421", "422"} <= set(
+        document["paths"]["/predict"]["post"]["responses"]
+    )
     assert "requests_total" in client.get("/metrics").text
