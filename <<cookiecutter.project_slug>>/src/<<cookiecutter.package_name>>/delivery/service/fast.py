@@ -1,4 +1,4 @@
-"""The fast way to score: for the default form of model.py, at least ten times faster a row than scikit-learn.
+"""The fast way to score the default form of model.py: its codes and trees on arrays, without scikit-learn.
 
 The form is that of `build`: Tidy, ordinal codes and numbers, histogram gradient boosting. With the stock
 `derive` of features.py a row never becomes a DataFrame. With a `derive` of your own it does, and
@@ -86,10 +86,12 @@ def encoded(encode: ColumnTransformer) -> dict[str, dict[Any, float] | None]:
 
     Raises ValueError if the encoder is not that of model.py.
     """
-    (first, codes, text), (second, numbers_by, numbers) = encode.transformers
-    stock = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=UNKNOWN)
-    if (first, second, numbers_by) != ("text", "number", "passthrough") or str(codes) != str(stock):
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=UNKNOWN)
+    stock = [("text", str(codes)), ("number", "passthrough")]
+    steps = [(name, str(step)) for name, step, _ in encode.transformers]
+    if (steps, encode.remainder) != (stock, "drop"):
         raise ValueError("its encoder is not that of model.py")
+    text, numbers = (columns for _, _, columns in encode.transformers)
     words = encode.named_transformers_["text"].categories_ if text else []
     columns: dict[str, dict[Any, float] | None] = {
         name: {word: float(code) for code, word in enumerate(known)}

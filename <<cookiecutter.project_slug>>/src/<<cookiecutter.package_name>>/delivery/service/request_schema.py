@@ -51,16 +51,8 @@ def _date(value: Any) -> Any:
 SHOWN = WithJsonSchema({"type": ["number", "boolean"]})
 NUMBER = Annotated[float, BeforeValidator(_number), Strict(), AllowInfNan(False), SHOWN]
 DATE = Annotated[datetime, BeforeValidator(_date)]
-MSGSPEC_TYPES: dict[str, Any] = {
-    "number": float | None,
-    "text": str | None,
-    "date": datetime | None,
-}
-PYDANTIC_TYPES: dict[str, Any] = {
-    "number": NUMBER | None,
-    "text": str | None,
-    "date": DATE | None,
-}
+MSGSPEC: dict[str, Any] = {"number": float | None, "text": str | None, "date": datetime | None}
+PYDANTIC: dict[str, Any] = {"number": NUMBER | None, "text": str | None, "date": DATE | None}
 
 
 class Answer(BaseModel):
@@ -132,13 +124,10 @@ class RequestSchema:
 
 def _model(kinds: Kinds, limit: int, lacking: dict[str, Any]) -> type[BaseModel]:
     config = ConfigDict(extra="forbid")
-    fields = {
-        f"column_{k}": (
-            PYDANTIC_TYPES[kind],
-            Field(default_factory=lambda name=name: lacking[name], alias=name),
-        )
-        for k, (name, kind) in enumerate(kinds.items())
-    }
+    fields = {}
+    for k, (name, kind) in enumerate(kinds.items()):
+        value = Field(default_factory=lambda name=name: lacking[name], alias=name)
+        fields[f"column_{k}"] = (PYDANTIC[kind], value)
     row = create_model("Row", __config__=config, **fields)  # type: ignore[call-overload]
     rows = Annotated[list[row], Field(min_length=1, max_length=limit)]  # type: ignore[valid-type]
     return create_model("Rows", __config__=config, rows=(rows, ...))
@@ -146,12 +135,9 @@ def _model(kinds: Kinds, limit: int, lacking: dict[str, Any]) -> type[BaseModel]
 
 def _decoder(kinds: Kinds, limit: int, lacking: dict[str, Any]) -> msgspec.json.Decoder:
     names = {f"column_{k}": name for k, name in enumerate(kinds)}
-    fields = [
-        (key, MSGSPEC_TYPES[kinds[name]] | type(lacking[name]), lacking[name])
-        for key, name in names.items()
-    ]
+    types = {key: MSGSPEC[kinds[name]] | type(lacking[name]) for key, name in names.items()}
+    fields = [(key, types[key], lacking[name]) for key, name in names.items()]
     row = msgspec.defstruct("Row", fields, rename=names, forbid_unknown_fields=True)
     rows = Annotated[list[row], msgspec.Meta(min_length=1, max_length=limit)]  # type: ignore[valid-type]
-    return msgspec.json.Decoder(
-        msgspec.defstruct("Rows", [("rows", rows)], forbid_unknown_fields=True)
-    )
+    body = msgspec.defstruct("Rows", [("rows", rows)], forbid_unknown_fields=True)
+    return msgspec.json.Decoder(body)
