@@ -80,7 +80,7 @@ class Service:
         self.follows_registry = True
         self.shadow: Shadow | None = None
         self.process_id, self.request_numbers = uuid.uuid4().hex, itertools.count()
-        self.metrics = self._metrics()
+        self.metrics, self.api = self._metrics(), self._api()
         self.route(Routes(str(served.version)))
 
     def route(self, routes: Routes) -> None:
@@ -105,7 +105,7 @@ class Service:
         self.shadow = Shadow(self._scorer(shadow, columns), keep) if shadow and keep else None
         self.metrics.version.set(main.version)
         self.metrics.share.set(routes.share if canary else 0)
-        self.api = self._api()
+        self._describe_predict()
         gc.collect()
         gc.freeze()  # no later collection looks at all modules and trees again
 
@@ -243,8 +243,6 @@ class Service:
         names = {"image": IMAGE, "code": COMMIT}
         release = {name: os.environ.get(variable) for name, variable in names.items()}
         run = {**release, "parent": os.getppid()}
-        requests = self.schema.model
-        token = [Depends(HTTPBearer())] if self.token else []
 
         @api.get("/health")
         def health() -> dict[str, Any]:
@@ -277,12 +275,19 @@ class Service:
             text, kind = self.metrics.page()
             return Response(text, media_type=kind)
 
+        return api
+
+    def _describe_predict(self) -> None:
+        """Let the pages describe /predict with the columns of now; `__call__` answers it."""
+        api, requests = self.api, self.schema.model
+        api.router.routes = [route for route in api.routes if route.path != "/predict"]  # type: ignore[attr-defined]
+        api.openapi_schema = None  # FastAPI keeps it otherwise
+        token = [Depends(HTTPBearer())] if self.token else []
+
         @api.post("/predict", responses=REFUSALS, dependencies=token)
         def predict(rows: requests) -> Answer:  # type: ignore[valid-type]
             """Predictions of one row or many, in the order of the rows."""
-            raise NotImplementedError  # `__call__` answers it; this is its description
-
-        return api
+            raise NotImplementedError
 
 
 def _same(headers: dict[bytes, bytes], name: bytes, secret: bytes) -> bool:
