@@ -1,5 +1,6 @@
 """What delivery ships beside code: Kubernetes manifests, the image."""
 
+import ast
 import base64
 import hashlib
 import json
@@ -274,3 +275,14 @@ def test_everything_on_one_host(make_project, batches, environment, tmp_path):
             for name in ENVIRONMENTS:
                 run("make", "deploy", f"ENV={name}", "STOP=1", cwd=project, check=False)
             os.kill(int((project / ".delivery/mlflow.pid").read_text()), signal.SIGTERM)
+
+
+def test_the_service_knows_the_derive_that_the_template_ships():
+    """Else every new project is scored with a DataFrame, several times slower."""
+    package = TEMPLATE / "<<cookiecutter.project_slug>>/src/<<cookiecutter.package_name>>"
+    text = (package / "features.py").read_text(encoding="utf-8")
+    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    (derive,) = [node for node in functions if node.name == "derive"]
+    source = "".join(text.splitlines(keepends=True)[derive.lineno - 1 : derive.end_lineno])
+    fast = (package / "delivery/service/fast.py").read_text(encoding="utf-8")
+    assert f'STOCK_DERIVE = "{hashlib.sha256(source.encode()).hexdigest()}"' in fast

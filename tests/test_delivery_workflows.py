@@ -247,10 +247,10 @@ def test_a_person_brings_it_to_production(team):
 
 def test_a_release_that_fails_in_staging_never_comes_to_production(team):
     old = team.images()
-    good = "        self.count.inc(len(chosen))"
-    bad = f'        found = found + ("staging" in __import__("sys").argv)\n{good}'
-    arms = "src/flight_delays/delivery/service/routing.py"
-    team.commit(arms, good, bad)
+    good = "        self.scored.inc(len(chosen))"
+    bad = f'        scores = scores + ("staging" in __import__("sys").argv)\n{good}'
+    routing = "src/flight_delays/delivery/service/routing.py"
+    team.commit(routing, good, bad)
     ran = team.workflow(CD, "push")
     assert ran.code == 1
     assert re.findall(r"# (\w+ ?\w*): (dev|staging|production)", ran.summary) == [
@@ -261,7 +261,7 @@ def test_a_release_that_fails_in_staging_never_comes_to_production(team):
     dev, staging, production = team.images()
     assert (staging, production) == (old[1], old[2])
     assert dev != old[0]
-    team.commit(arms, bad, good)
+    team.commit(routing, bad, good)
     ran = team.dispatch(environment="dev", digest=old[0], version="1")
     assert (ran.code, ran.title) == (0, "# deployed: dev, version 1")
     assert team.images() == old

@@ -99,7 +99,7 @@ LOOP = {
         ("the same release to production", ["make", "deploy", "ENV=production"]),
         (
             "a commit that answers otherwise than batch scoring: dev takes the release back",
-            edit(ROUTING, "found.tolist()", "(1 - found).tolist()"),
+            edit(ROUTING, "scores.tolist()", "(1 - scores).tolist()"),
             commit("feat: a mistake"),
             ["sh", "-c", "! make deploy"],
             ["git", *IDENTITY, "revert", "--no-edit", "HEAD"],

@@ -133,8 +133,8 @@ def test_what_fails_its_checks_goes_back(released, params, commit, capsys):
     for name, old, new, why in [
         (
             "service/routing.py",
-            "found.tolist()",
-            "(found + 0.01).tolist()",
+            "scores.tolist()",
+            "(scores + 0.01).tolist()",
             "online and batch predictions differ",
         ),
         ("service/app.py", "def run(", "1 / 0\n\n\ndef run(", "is not ready"),

@@ -36,7 +36,9 @@ from << cookiecutter.package_name >>.delivery.monitoring.alerts import (
     Key,
 )
 from << cookiecutter.package_name >>.delivery.release import releases
-from << cookiecutter.package_name >>.delivery.service.prediction_log import Table
+from << cookiecutter.package_name >>.delivery.service.prediction_log import (
+    PredictionTable,
+)
 from << cookiecutter.package_name >>.experiment import (
     dataset,
     floors,
@@ -375,7 +377,7 @@ def served(watched: Path, monkeypatch, tmp_path) -> Callable[..., None]:
             answers = answers[np.random.default_rng(0).permutation(len(some))]
         sent = [row.decode() for row in json_rows(some[names])]
         when = time.time() - DAY * np.linspace(days, 0.01, len(some))
-        Table(releases.prediction_log_url()).insert(
+        PredictionTable(releases.prediction_log_url()).insert(
             [
                 (f"{k}-{days}", 0, number, float(when[k]), 0.004, "dev", False, sent[k], answer)
                 for k, answer in enumerate(map(json.dumps, answers.tolist()))
@@ -527,7 +529,7 @@ def test_the_page_escapes_what_comes_from_the_data(watched, served, settle):
     served(wrong=True)
     served(number=2, days=1)
     params, limits = load(watched / "params.yaml"), delivery_settings.load()
-    table = Table(releases.prediction_log_url())
+    table = PredictionTable(releases.prediction_log_url())
     found = collect.look("dev", table, time.time(), params, limits, training.load())
     its = found["versions"]["1"]
     first = {"rows": 900, "judged": 0.5, "limit": 0.4, "worse": True}

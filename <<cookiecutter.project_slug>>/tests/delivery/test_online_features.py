@@ -62,13 +62,13 @@ def database(tmp_path) -> Callable[[pd.DataFrame], str]:
     return write
 
 
-def ask(found: online_features.Online, *rows: dict) -> list[dict]:
+def ask(found: online_features.OnlineFeatures, *rows: dict) -> list[dict]:
     """What is put into rows that hold no feature."""
     fill = found.filler([*rows[0], *(view.name for view in VIEWS)])
     return fill([(*row.values(), *[msgspec.UNSET] * len(VIEWS)) for row in rows])[1]
 
 
-def same(found: online_features.Online, url: str, rows: pd.DataFrame) -> None:
+def same(found: online_features.OnlineFeatures, url: str, rows: pd.DataFrame) -> None:
     expected = OnlineStore(url).lookup(rows, DATA)[[v.name for v in VIEWS]]
     asked = rows.astype(object).where(rows.notna(), None)
     asked["time"] = rows["time"].dt.to_pydatetime()
@@ -78,7 +78,7 @@ def same(found: online_features.Online, url: str, rows: pd.DataFrame) -> None:
 
 def test_in_memory_is_as_in_the_database(history, database):
     """To the last digit: at first, with a batch more, and after one was replaced."""
-    found = online_features.Online(DATA, database(history.head(200)))
+    found = online_features.OnlineFeatures(DATA, database(history.head(200)))
     found.refresh()
     same(found, found.url, history)
     for rows in (history, history.assign(delay=history["delay"].where(history.index > 9, 5.0))):
@@ -89,16 +89,16 @@ def test_in_memory_is_as_in_the_database(history, database):
 
 
 def test_what_has_not_changed_is_not_read_again(history, database, monkeypatch):
-    found = online_features.Online(DATA, database(history))
+    found = online_features.OnlineFeatures(DATA, database(history))
     found.refresh()
     database(history)
-    monkeypatch.setattr(online_features.Sums, "add", None)
+    monkeypatch.setattr(online_features.ViewSums, "add", None)
     found.refresh()
     same(found, found.url, history)
 
 
 def test_without_the_database_it_goes_on(history, database, tmp_path, caplog):
-    found = online_features.Online(DATA, "postgresql://nobody@127.0.0.1:1/away")
+    found = online_features.OnlineFeatures(DATA, "postgresql://nobody@127.0.0.1:1/away")
     asked = {"time": history["time"].iloc[-1].to_pydatetime(), "place": "a", "kind": "x"}
     found.refresh()
     found.refresh()
@@ -116,7 +116,7 @@ def test_without_the_database_it_goes_on(history, database, tmp_path, caplog):
 
 
 def test_an_unknown_entity_or_time_has_no_value(history, database):
-    found = online_features.Online(DATA, database(history))
+    found = online_features.OnlineFeatures(DATA, database(history))
     found.refresh()
     moment = history["time"].iloc[-1].to_pydatetime()
     for time, place in ((None, "a"), (moment, "nowhere")):
@@ -127,8 +127,8 @@ def test_an_unknown_entity_or_time_has_no_value(history, database):
 def test_a_request_need_not_hold_what_the_store_knows(trained, params, X, tmp_path, monkeypatch):
     """The answers are those of batch scoring, with and without a column of a view."""
     version = registry.require_version(app.tracking.connect(), params.register_.name, "champion")
-    served = app.Served(version, params)
-    views = [view for view in online_features.names(params.data) if view in served.kinds]
+    served = app.ServedVersion(version, params)
+    views = [view for view in online_features.view_names(params.data) if view in served.kinds]
     if not views:
         pytest.skip("the model has no feature views")
     monkeypatch.setenv("FEATURE_STORE_URL", f"sqlite:///{tmp_path / 'online.db'}")

@@ -29,8 +29,8 @@ def add(log: prediction_log.Journal, version: int = 1, **record) -> None:
 WRITER = """
 import sys, uuid
 from pathlib import Path
-from {module} import Journal, Table
-log = Journal(Path({folder!r}), Table({url!r}), "dev", 10**9)
+from {module} import Journal, PredictionTable
+log = Journal(Path({folder!r}), PredictionTable({url!r}), "dev", 10**9)
 while True:
     record = dict(request=uuid.uuid4().hex, time=0.0, seconds=0.0, shadow=False, looked_up=None)
     log.add({asked!r}, [(k, 1, answer) for k, answer in enumerate({answered!r})], **record)
@@ -41,7 +41,7 @@ while True:
 FULL = """
 import logging, resource, time, uuid
 from pathlib import Path
-from {module} import Journal, Table
+from {module} import Journal, PredictionTable
 
 class Waits(logging.Handler):
     seen = False
@@ -57,7 +57,7 @@ def add(count):
 def limit(kind, most):
     resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
 
-log = Journal(Path({folder!r}), Table({url!r}), "dev", 10**9)
+log = Journal(Path({folder!r}), PredictionTable({url!r}), "dev", 10**9)
 before = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)]
 log.lock.acquire()  # the file does not change meanwhile
 limit(resource.RLIMIT_FSIZE, 5000)
@@ -90,13 +90,14 @@ def url(tmp_path: Path) -> str:
 @pytest.fixture
 def opened(tmp_path: Path) -> Callable[..., prediction_log.Journal]:
     def make(url: str, limit: int = 10**9) -> prediction_log.Journal:
-        return prediction_log.Journal(tmp_path / "journal", prediction_log.Table(url), "dev", limit)
+        table = prediction_log.PredictionTable(url)
+        return prediction_log.Journal(tmp_path / "journal", table, "dev", limit)
 
     return make
 
 
 def rows(url: str) -> list[tuple]:
-    table = prediction_log.Table(url).table
+    table = prediction_log.PredictionTable(url).table
     with sql.create_engine(url).connect() as connection:
         return [tuple(row) for row in connection.execute(sql.select(table).order_by(table.c.time))]
 
@@ -208,14 +209,14 @@ def test_what_cannot_be_read_or_taken_blocks_nothing(opened, url, tmp_path, monk
     log.close()
     (file,) = (tmp_path / "journal").glob("*.jsonl")
     file.write_bytes(file.read_bytes() + b'\n{"request": "cut o')
-    insert = prediction_log.Table.insert
+    insert = prediction_log.PredictionTable.insert
 
-    def picky(table: prediction_log.Table, some: list[tuple]) -> None:
+    def picky(table: prediction_log.PredictionTable, some: list[tuple]) -> None:
         if any(row[2] == 13 for row in some):
             raise sql.exc.DataError("insert", {}, ValueError("13"))
         insert(table, some)
 
-    monkeypatch.setattr(prediction_log.Table, "insert", picky)
+    monkeypatch.setattr(prediction_log.PredictionTable, "insert", picky)
     log = opened(url)
     log.close()
     assert len(rows(url)) == 2

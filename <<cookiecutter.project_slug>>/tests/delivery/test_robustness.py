@@ -57,13 +57,14 @@ def version(trained: Path, params):
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> prediction_log.Table:
-    return prediction_log.Table(f"sqlite:///{tmp_path_factory.mktemp('log') / 'predictions.db'}")
+def table(tmp_path_factory: pytest.TempPathFactory) -> prediction_log.PredictionTable:
+    folder = tmp_path_factory.mktemp("log")
+    return prediction_log.PredictionTable(f"sqlite:///{folder / 'predictions.db'}")
 
 
 @pytest.fixture(scope="module", params=["fast", "generic"])
 def running(request, version, params, table, tmp_path_factory) -> Iterator[app.Service]:
-    served = app.Served(version, params)
+    served = app.ServedVersion(version, params)
     if request.param == "generic":
         served.fast = None
     log = prediction_log.Journal(tmp_path_factory.mktemp("journal"), table, "dev", 10**8)
@@ -99,7 +100,7 @@ def logged(running: app.Service, request: str) -> list[tuple[dict, str]]:
     own = table.table.c
     query = sql.select(own.features, own.prediction).where(own.request == request).order_by(own.row)
     for _ in range(100):
-        table.make()
+        table.create()
         with table.engine.connect() as connection:
             if found := connection.execute(query).fetchall():
                 return [(json.loads(features), answer) for features, answer in found]
@@ -142,7 +143,7 @@ def test_what_comes_in_pieces(client, running, port):
     body = b'{"rows": [{}]}'
     whole = client.post("/predict", content=(body[k : k + 1] for k in range(len(body))))
     assert len(logged(running, whole.json()["request"])) == 1
-    before = running.metrics.rows.labels(str(running.served.version))._value.get()
+    before = running.metrics.rows.labels(str(running.main.version))._value.get()
     head = b"POST /predict HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\n"
     chunk = b"%x\r\n%s\r\n" % (len(body), body)
     for rest in (
@@ -156,7 +157,7 @@ def test_what_comes_in_pieces(client, running, port):
         with socket.create_connection(("127.0.0.1", port)) as sent:
             sent.sendall(head + rest)
     assert client.post("/predict", content=body).status_code == 200
-    after = running.metrics.rows.labels(str(running.served.version))._value.get()
+    after = running.metrics.rows.labels(str(running.main.version))._value.get()
     assert after == before + 1
 
 
@@ -174,10 +175,10 @@ def test_hostile_text_comes_to_the_log_as_it_was(client, running, version, param
 
 def test_one_request_that_cannot_be_scored_fails_no_other(version, params):
     """They wait together, and go into one call."""
-    served = app.Served(version, params)
+    served = app.ServedVersion(version, params)
     served.fast = None
     given = Kinds(served.kinds)
-    real, waits = served.gather._score, threading.Event()
+    real, waits = served.batcher.score_rows, threading.Event()
 
     def picky(rows: list[tuple]):
         waits.wait(10)
@@ -185,7 +186,7 @@ def test_one_request_that_cannot_be_scored_fails_no_other(version, params):
             raise ValueError("Input X contains a value too large")
         return real(rows)
 
-    served.gather._score = picky
+    served.batcher.score_rows = picky
     running = app.Service(served, LIMITS)
     good, bad = [(None,) * len(given)], [("bad",) * len(given)]
 
@@ -204,7 +205,7 @@ def test_one_request_that_cannot_be_scored_fails_no_other(version, params):
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.post("/predict", json={"rows": [{}]})
 
-    running.main.rows = lambda rows: bad
+    running.main.inputs = lambda rows: bad
     answer = asyncio.run(post())
     assert (answer.status_code, "too large" in answer.text) == (422, True)
 
@@ -213,10 +214,11 @@ def test_numbers_go_to_the_last_bit(tmp_path):
     """From a table through a request and the prediction log: 10,000 doubles, bit by bit."""
     sent = np.frombuffer(np.random.default_rng(0).bytes(80_000), dtype=np.float64)
     sent = np.where(np.isfinite(sent), sent, 0.1)
-    table, kinds = prediction_log.Table(f"sqlite:///{tmp_path / 'log.db'}"), Kinds(x="number")
+    table = prediction_log.PredictionTable(f"sqlite:///{tmp_path / 'log.db'}")
+    kinds = Kinds(x="number")
     log = prediction_log.Journal(tmp_path / "journal", table, "dev", 10**8)
     body = checks.request(pd.DataFrame({"x": sent}))
-    found = request_schema.Schema(kinds, len(sent)).rows(body)
+    found = request_schema.RequestSchema(kinds, len(sent)).rows(body)
     scored = [(k, 1, value) for k, (value,) in enumerate(found)]
     record = {"time": 1.0, "seconds": 0.0, "shadow": False, "looked_up": None}
     log.add(body, scored, request="all of them", **record)
@@ -230,7 +232,7 @@ def test_numbers_go_to_the_last_bit(tmp_path):
 
 def test_every_kind_of_column():
     """Whatever the model at hand takes."""
-    found = request_schema.Schema(Kinds(a="number", b="text", c="date"), 10)
+    found = request_schema.RequestSchema(Kinds(a="number", b="text", c="date"), 10)
     for name, kind in (("a", "number"), ("b", "text"), ("c", "date")):
         for value, status in VALUES[kind].items():
             body = f'{{"rows": [{{"{name}": {value}}}]}}'.encode()

@@ -35,13 +35,13 @@ def version(trained: Path, params):
 
 
 @pytest.fixture
-def numbered(version, params) -> Callable[[str], app.Served]:
+def numbered(version, params) -> Callable[[str], app.ServedVersion]:
     """The champion, served as another version; 99 does not load."""
 
-    def serve(number: str) -> app.Served:
+    def serve(number: str) -> app.ServedVersion:
         if number == "99":
             raise RuntimeError("no such version")
-        served = app.Served(version, params)
+        served = app.ServedVersion(version, params)
         served.version = int(number)
         return served
 
@@ -50,7 +50,7 @@ def numbered(version, params) -> Callable[[str], app.Served]:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[prediction_log.Journal]:
-    table = prediction_log.Table(f"sqlite:///{tmp_path / 'predictions.db'}")
+    table = prediction_log.PredictionTable(f"sqlite:///{tmp_path / 'predictions.db'}")
     log = prediction_log.Journal(tmp_path / "journal", table, "dev", 10**8)
     yield log
     log.close()
@@ -81,7 +81,7 @@ def logged(log: prediction_log.Journal, wanted: int) -> pd.DataFrame:
     """The table, once it has so many rows."""
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        log.table.make()
+        log.table.create()
         with log.table.engine.connect() as connection:
             found = pd.read_sql(sql.select(log.table.table), connection)
         if len(found) >= wanted:
@@ -94,7 +94,7 @@ def test_the_same_entities_are_always_the_canarys(running, given):
     """Whatever comes with them in a request; a larger share keeps those of a smaller one."""
     chosen = {}
     for share in (0, 20, 60, 100):
-        running.arrange(routing.Routes("1", "2", share))
+        running.route(routing.Routes("1", "2", share))
         together = ask(running, given)["versions"]
         assert ask(running, given[::-1])["versions"] == together[::-1]
         assert ask(running, given.iloc[[5]])["versions"] == together[5:6]
@@ -106,9 +106,9 @@ def test_the_same_entities_are_always_the_canarys(running, given):
 
 def test_a_canary_that_fails_is_answered_for(running, given, log):
     running.loaded["2"].fast = None
-    running.loaded["2"].gather.loaded = None
+    running.loaded["2"].batcher.score_rows = None
     expected = ask(running, given)["predictions"]
-    running.arrange(routing.Routes("1", "2", 50))
+    running.route(routing.Routes("1", "2", 50))
     answer = ask(running, given)
     np.testing.assert_allclose(answer["predictions"], expected, rtol=0, atol=1e-9)
     assert set(answer["versions"]) == {1}
@@ -118,7 +118,7 @@ def test_a_canary_that_fails_is_answered_for(running, given, log):
 
 
 def test_a_shadow_is_logged_and_answers_nobody(running, given, log):
-    running.arrange(routing.Routes("1", shadow="3"))
+    running.route(routing.Routes("1", shadow="3"))
     answer = ask(running, given)
     assert set(answer["versions"]) == {1}
     rows = logged(log, 2 * len(given))
@@ -126,9 +126,9 @@ def test_a_shadow_is_logged_and_answers_nobody(running, given, log):
     assert set(rows["request"]) == {answer["request"]}
     assert running.shadow.dropped == 0
     running.shadow.close()
-    for _ in range(10 * routing.WAITING):
+    for _ in range(10 * routing.SHADOW_QUEUE):
         running.shadow.add([()])
-    assert running.shadow.dropped > 8 * routing.WAITING
+    assert running.shadow.dropped > 8 * routing.SHADOW_QUEUE
 
 
 def test_it_follows_the_registry_and_refuses_what_cannot_serve(numbered):
@@ -141,15 +141,15 @@ def test_it_follows_the_registry_and_refuses_what_cannot_serve(numbered):
         found = next(places, routing.Routes("77"))
         if isinstance(found, Exception):
             assert running.refused == {"99": "RuntimeError: no such version"}
-            assert (running.served.version, running.canary.version) == (1, 2)
+            assert (running.main.version, running.canary.version) == (1, 2)
             raise found
         return found
 
     async def watch() -> None:
         following = asyncio.create_task(
-            registry_watcher.Following(running, find, numbered, 0.01).go_on()
+            registry_watcher.RegistryWatcher(running, find, numbered, 0.01).follow()
         )
-        while running.served.version != 77:
+        while running.main.version != 77:
             await asyncio.sleep(0.01)
         following.cancel()
 
@@ -160,7 +160,7 @@ def test_it_follows_the_registry_and_refuses_what_cannot_serve(numbered):
 def test_a_version_whose_files_were_away_serves_later(numbered):
     running, tries = app.Service(numbered("1"), LIMITS), []
 
-    def serve(number: str) -> app.Served:
+    def serve(number: str) -> app.ServedVersion:
         tries.append(number)
         if len(tries) < 3:
             raise OSError("the files are away")
@@ -170,9 +170,9 @@ def test_a_version_whose_files_were_away_serves_later(numbered):
     async def watch() -> None:
         find = lambda: routing.Routes("2")  # noqa: E731
         following = asyncio.create_task(
-            registry_watcher.Following(running, find, serve, 0.01).go_on()
+            registry_watcher.RegistryWatcher(running, find, serve, 0.01).follow()
         )
-        while running.served.version != 2:
+        while running.main.version != 2:
             await asyncio.sleep(0.01)
         following.cancel()
 
@@ -184,31 +184,31 @@ def test_the_registry_says_who_answers(version):
     client, name = tracking.connect(), version.name
     number = str(version.version)
     client.set_registered_model_alias(name, "test", number)
-    assert routing.routes(client, name, "test") == routing.Routes(number)
+    assert routing.read_routes(client, name, "test") == routing.Routes(number)
     routing.set_canary(client, name, "test", "7", 2.5)
     routing.set_shadow(client, name, "test", "8")
-    assert routing.routes(client, name, "test") == routing.Routes(number, "7", 2.5, "8")
+    assert routing.read_routes(client, name, "test") == routing.Routes(number, "7", 2.5, "8")
     for nonsense in ("7:half", "half", "7:nan", "7:inf", "7:-1", "7:101", "champion:5"):
         client.set_registered_model_tag(name, "canary_test", nonsense)
         with pytest.raises(UserError, match="canary_test"):
-            routing.routes(client, name, "test")
+            routing.read_routes(client, name, "test")
     routing.set_canary(client, name, "test", None)
     client.set_registered_model_tag(name, "shadow_test", "champion")
     with pytest.raises(UserError, match="shadow_test"):
-        routing.routes(client, name, "test")
+        routing.read_routes(client, name, "test")
     for _ in range(2):
         routing.set_canary(client, name, "test", None)
         routing.set_shadow(client, name, "test", None)
-    assert routing.routes(client, name, "test") == routing.Routes(number)
+    assert routing.read_routes(client, name, "test") == routing.Routes(number)
     client.delete_registered_model_alias(name, "test")
 
 
 def test_a_canary_takes_what_requests_hold():
     main = Kinds(a="number", b="text")
-    routing.fits(Kinds(b="text", view="number"), main, ("view",))
+    routing.check_inputs(Kinds(b="text", view="number"), main, ("view",))
     for other in (Kinds(c="number"), Kinds(a="text"), Kinds(view="number")):
         with pytest.raises(UserError):
-            routing.fits(other, main, ())
+            routing.check_inputs(other, main, ())
 
 
 def test_a_canary_is_judged_by_its_rows():

@@ -1,5 +1,6 @@
 """The prediction service: the answers of batch scoring, and a 422 that names the field."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +10,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import uvicorn
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
 
+from << cookiecutter.package_name >> import features
 from << cookiecutter.package_name >>.delivery import settings
 from << cookiecutter.package_name >>.delivery.release import checks
-from << cookiecutter.package_name >>.delivery.service import app
-from << cookiecutter.package_name >>.experiment import registry, tracking
+from << cookiecutter.package_name >>.delivery.service import app, fast, scoring
+from << cookiecutter.package_name >>.experiment import (
+    registry,
+    tracking,
+    train,
+)
 from << cookiecutter.package_name >>.experiment.evaluate import predict
 
 LIMITS = settings.Service(rows=250, body=200_000)
 JSON = {"Content-Type": "application/json"}
+DERIVE = features.derive
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +42,7 @@ def loaded(version, params) -> registry.Loaded:
 
 @pytest.fixture(scope="module", params=["fast", "generic"])
 def running(request, version, params) -> app.Service:
-    served = app.Served(version, params)
+    served = app.ServedVersion(version, params)
     if request.param == "generic":
         served.fast = None
     return app.Service(served, LIMITS)
@@ -62,8 +72,61 @@ def post(client: httpx.Client, rows: pd.DataFrame):
     return client.post("/predict", content=checks.request(rows))
 
 
-def test_the_default_form_is_scored_the_fast_way(version, params):
-    assert app.Served(version, params).why == "the default form"
+def is_default_form(model) -> bool:
+    """A model of another form cannot be fast."""
+    boosting = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
+    return isinstance(model.steps[-1][1], boosting)
+
+
+def own_derive(frame: pd.DataFrame, time: str | None) -> pd.DataFrame:
+    """The columns of `derive`, and more of every kind."""
+    more = {"known_values": frame.notna().sum(axis=1).astype("float64"), "nothing": np.nan}
+    for name, values in frame.items():
+        if pd.api.types.is_datetime64_dtype(values.dtype):
+            more[f"{name}_month"] = values.dt.month.astype("float64")
+        elif pd.api.types.is_string_dtype(values.dtype):
+            more[f"{name}_first_letter"] = values.str[:1]
+    return DERIVE(frame, time).assign(**more)
+
+
+def test_the_default_form_is_scored_the_fast_way(version, loaded, params):
+    """With `derive` of features.py as it is: a column more there must cost no more than a DataFrame."""
+    if not is_default_form(loaded.model):
+        pytest.skip("the model has another form than that of model.py")
+    served = app.ServedVersion(version, params)
+    assert served.fast is not None, served.way()
+
+
+def test_a_derive_of_the_owners_is_scored_the_fast_way(
+    version, loaded, params, rows, given, monkeypatch
+):
+    """One that adds columns; equal to scikit-learn, one row or many."""
+    if not is_default_form(loaded.model):
+        pytest.skip("the model has another form than that of model.py")
+    monkeypatch.setattr(features, "derive", own_derive)
+    model = train.fit(rows[0], params)
+    assert "known_values" in model.named_steps["encode"].feature_names_in_
+    monkeypatch.setattr(scoring, "load_model", lambda *_: registry.Loaded(model, loaded.kinds))
+    served = app.ServedVersion(version, params)
+    assert served.way()["way"] == "DataFrame and arrays", served.way()
+    sent = given.mask(np.random.default_rng(0).random(given.shape) < 0.2)
+    for some in (sent, sent.head(1), pd.concat([sent] * 3)):
+        answers = asyncio.run(served.score(fast.records(some)))
+        np.testing.assert_allclose(answers, predict(model, some), rtol=0, atol=1e-9)
+
+
+def test_another_estimator_is_scored_by_scikit_learn(version, loaded, params, given, monkeypatch):
+    steps = [*loaded.model.steps[:-1], ("estimator", FunctionTransformer())]
+    other = Pipeline(steps)
+    monkeypatch.setattr(fast, "predict", None)
+    with pytest.raises(ValueError, match="FunctionTransformer"):
+        fast.checked(other, given)
+    monkeypatch.setattr(fast, "checked", lambda *_: fast.FastScorer(other))
+    served = app.ServedVersion(version, params)
+    assert served.way()["way"] == "DataFrame"
+    assert "FunctionTransformer" in served.way()["because"]
+    answers = asyncio.run(served.score(fast.records(given)))
+    np.testing.assert_array_equal(answers, predict(loaded.model, given))
 
 
 def test_answers_are_those_of_batch_scoring(client, given, loaded):
@@ -160,5 +223,8 @@ def test_it_says_what_it_serves(client, loaded, running):
     assert client.get("/model").json()["inputs"] == loaded.kinds
     document = client.get("/openapi.json").json()
     assert list(document["components"]["schemas"]["Row"]["properties"]) == list(loaded.kinds)
-    assert "/predict" in document["paths"]
+    assert list(document["paths"]["/predict"]) == ["post"]
+    assert {"200", "413", "415", "421", "422"} <= set(
+        document["paths"]["/predict"]["post"]["responses"]
+    )
     assert "requests_total" in client.get("/metrics").text

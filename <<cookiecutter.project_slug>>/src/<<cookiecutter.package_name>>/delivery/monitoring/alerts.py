@@ -14,7 +14,7 @@ import httpx
 import sqlalchemy as sql
 from sqlalchemy.dialects import postgresql, sqlite
 
-from ..service.prediction_log import make
+from ..service.prediction_log import create_table
 
 CHANNELS = ("webhook", "issue", "retrain")
 LEASE = 45 * 60  # seconds; longer than a run of the workflow takes from claim to confirmation
@@ -57,7 +57,7 @@ class Alerts:
             sql.Column("opened", sql.Double, nullable=False),
             *(sql.Column(name, sql.Double) for name in ("closed", *moments)),
         )
-        make(self.table, engine)
+        create_table(self.table, engine)
         self.own = self.table.c
         self.anew = dict.fromkeys(["closed", *moments]) | {"opened": self.now}
         self.mine = sql.and_(self.own.environment == environment, self.own.closed.is_(None))

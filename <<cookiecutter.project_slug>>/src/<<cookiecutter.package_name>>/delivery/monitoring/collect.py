@@ -22,7 +22,7 @@ from ...experiment.redaction import redact
 from ...experiment.registry import find_version, load_model, require_version
 from .. import settings
 from ..release import targets
-from ..service.prediction_log import Table
+from ..service.prediction_log import PredictionTable
 from . import label_join, live_drift, live_metrics
 
 DAY = 24 * 60 * 60  # seconds
@@ -49,7 +49,12 @@ class Seen(NamedTuple):
 
 
 def look(
-    env: str, table: Table, now: float, params: Params, limits: settings.Settings, rules: Rules
+    env: str,
+    table: PredictionTable,
+    now: float,
+    params: Params,
+    limits: settings.Settings,
+    rules: Rules,
 ) -> Found:
     """All that can be measured of an environment at a moment (seconds since 1970)."""
     watch, client = limits.monitor, tracking.connect()

@@ -19,7 +19,7 @@ from ...experiment import dataset, tables
 from ...experiment.column_types import MISSING, Kinds, canonical
 from ...experiment.errors import UserError
 from ...experiment.params import Params
-from ..service.prediction_log import Table
+from ..service.prediction_log import PredictionTable
 
 EXACT = 2**53  # from here on a float64 leaves out whole numbers
 
@@ -27,7 +27,7 @@ EXACT = 2**53  # from here on a float64 leaves out whole numbers
 class Log:
     """What an environment predicted since a moment (seconds since 1970)."""
 
-    def __init__(self, table: Table, environment: str, since: float) -> None:
+    def __init__(self, table: PredictionTable, environment: str, since: float) -> None:
         self.engine, self.own = table.engine, table.table.c
         self.mine = self.own.environment == environment
         self.wanted = sql.and_(self.mine, self.own.time >= since)

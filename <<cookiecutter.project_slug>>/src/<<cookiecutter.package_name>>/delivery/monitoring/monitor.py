@@ -23,7 +23,7 @@ from ...experiment.errors import UserError
 from ...experiment.params import ROOT, Params, load
 from .. import settings
 from ..release import releases
-from ..service.prediction_log import Table
+from ..service.prediction_log import PredictionTable
 from . import dashboard
 from .alert_rules import conditions
 from .alerts import CHANNELS, Alert, Alerts, Key
@@ -111,9 +111,9 @@ def run(
 ) -> None:
     params, limits, now = load(), settings.load(), time.time()
     settings.before(env, limits)
-    table = Table(releases.prediction_log_url())
+    table = PredictionTable(releases.prediction_log_url())
     try:
-        table.make()
+        table.create()
         alerts = Alerts(table.engine, env, now)
         for word in confirm or ():
             if not (told := CONFIRMED.fullmatch(word)):

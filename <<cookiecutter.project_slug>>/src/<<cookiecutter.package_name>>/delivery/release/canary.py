@@ -50,14 +50,14 @@ def run(env: str, version: str, share: float | None, shadow: bool, stop: bool) -
             return
         new, main = require_version(client, name, version), require_version(client, name, env)
         if new.version == main.version:
-            if routing.routes(client, name, env).canary == str(new.version):
+            if routing.read_routes(client, name, env).canary == str(new.version):
                 routing.set_canary(
                     client, name, env, None
                 )  # of a canary that was killed at its end
             log.info("nothing to do: version %s answers in %s", new.version, env)
             return
-        views = online_features.names(params.data)
-        routing.fits(load_model(new, params).kinds, load_model(main, params).kinds, views)
+        views = online_features.view_names(params.data)
+        routing.check_inputs(load_model(new, params).kinds, load_model(main, params).kinds, views)
         number = str(new.version)
         if shadow:
             routing.set_shadow(client, name, env, number)
@@ -81,7 +81,7 @@ def walk(
     """Raise the share of a new version step by step, or take it back to none; raises UserError."""
     (new, main), start, said = versions, time.time(), list[str]()
     name, written = new.name, {"environment": env, "version": str(new.version)}
-    predictions = prediction_log.Table(releases.prediction_log_url())
+    predictions = prediction_log.PredictionTable(releases.prediction_log_url())
     with tracking.decision(f"canary of version {new.version} in {env}") as run_id:
         try:
             for share in limits.canary.steps:
@@ -118,7 +118,7 @@ def follows(target: deployment.Target, limits: settings.Settings, **wanted: Any)
 
 
 def watch(
-    predictions: prediction_log.Table,
+    predictions: prediction_log.PredictionTable,
     env: str,
     versions: tuple[ModelVersion, ModelVersion],
     start: float,
@@ -143,12 +143,12 @@ def watch(
         time.sleep(max(0.5, 4 * (time.monotonic() - look)))  # it is not what loads the machine
 
 
-def since(predictions: prediction_log.Table, env: str, start: float) -> pd.DataFrame:
+def since(predictions: prediction_log.PredictionTable, env: str, start: float) -> pd.DataFrame:
     """The newest answers (at most 100,000): version, time, seconds, score (NaN: it failed)."""
     own = predictions.table.c
     query = sql.select(own.version, own.time, own.seconds, own.prediction)
     query = query.where(own.environment == env, own.time >= start, sql.not_(own.shadow))
-    predictions.make()
+    predictions.create()
     with predictions.engine.connect() as connection:
         found = connection.execute(query.order_by(own.time.desc()).limit(100_000))
         rows = pd.DataFrame(found.fetchall(), columns=["version", "time", "seconds", "prediction"])

@@ -7,27 +7,23 @@ import prometheus_client as prometheus
 
 
 class Metrics:
-    """Counters and gauges; those of `sources` are read when somebody asks."""
+    """The service's counters, and gauges that are read when somebody asks."""
 
     def __init__(self) -> None:
         self.registry = prometheus.CollectorRegistry()
-        named: dict[str, Any] = {"registry": self.registry}
-        self.requests = prometheus.Counter("requests", "Predictions asked for", ["status"], **named)
-        self.rows = prometheus.Counter("rows", "Rows scored", ["version"], **named)
-        self.seconds = prometheus.Histogram("seconds", "Time to answer", **named)
-        self.version = prometheus.Gauge("model_version", "Version that answers", **named)
-        self.share = prometheus.Gauge("canary_share", "Percent that the canary answers", **named)
-        self.refused = prometheus.Counter(
-            "refused_versions", "Versions that may not serve", **named
-        )
-        self.failed = prometheus.Counter(
-            "canary_failed", "Requests that the main version answered for it", **named
-        )
+        own: dict[str, Any] = {"registry": self.registry}
+        counter = prometheus.Counter
+        self.requests = counter("requests", "Predictions asked for", ["status"], **own)
+        self.rows = counter("rows", "Rows scored", ["version"], **own)
+        self.refused = counter("refused_versions", "Versions that may not serve", **own)
+        self.failed = counter("canary_failed", "Requests on which the canary failed", **own)
+        self.seconds = prometheus.Histogram("seconds", "Time to answer", **own)
+        self.version = prometheus.Gauge("model_version", "Version that answers", **own)
+        self.share = prometheus.Gauge("canary_share", "Percent that the canary answers", **own)
 
-    def watch(self, sources: dict[str, tuple[str, Callable[[], float]]]) -> None:
-        """Gauges by name: what each is, and where its value comes from."""
-        for name, (text, source) in sources.items():
-            prometheus.Gauge(name, text, registry=self.registry).set_function(source)
+    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Add a gauge, and where its value comes from."""
+        prometheus.Gauge(name, text, registry=self.registry).set_function(value)
 
     def page(self) -> tuple[bytes, str]:
         """The text, and its media type."""

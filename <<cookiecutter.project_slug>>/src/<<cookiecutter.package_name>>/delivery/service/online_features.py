@@ -1,7 +1,7 @@
 """The online feature store, held in memory by the service: a request waits for no database.
 
-What is new there is read while the service follows the registry; the database away, it goes on with
-what it has. A row's feature is the same number as in `feature_store.OnlineStore.lookup`.
+What is new in the database is read while the service follows the registry. When the database is away, the
+service goes on with what it has. A row's feature is the same number as in `OfflineStore.add`.
 """
 
 import itertools
@@ -25,43 +25,45 @@ from ...experiment.params import Data
 from ...experiment.redaction import redact
 
 EPOCH, MICROSECOND = datetime(1970, 1, 1), timedelta(microseconds=1)
-ROWS = 10_000  # that are fetched at once
+FETCHED_ROWS = 10_000  # at once
+# Rows (n,) -> the rows with their features, and the features of each; None where nothing is known.
 Filler = Callable[[list[tuple]], tuple[list, list[dict[str, float | None]]]]
 
 log = logging.getLogger(__name__)
 
 
-def names(data: Data) -> tuple[str, ...]:
+def view_names(data: Data) -> tuple[str, ...]:
     """The columns of the feature views, which a request need not hold."""
     return tuple(view.name for view in feature_views.VIEWS) if data.time else ()
 
 
-class Sums:
-    """A view's rows by entity: rows and total so far, and when available (microseconds)."""
+class ViewSums:
+    """A view's rows by entity: running rows and total, and when each became available (microseconds)."""
 
     def __init__(self) -> None:
-        self.last, self.state = 0, (0.0, 0)  # its newest row; the state in which it was read
+        self.newest = 0  # when its last row became available
+        self.state = (0.0, 0)  # of the view in the database, when it was read
         self.entities: dict[Any, tuple[array, array, array]] = {}
 
-    def add(self, found: Iterable) -> None:
+    def add(self, rows: Iterable) -> None:
         """Append rows of entity, rows, total, available, sorted by entity and time."""
-        for name, some in itertools.groupby(found, operator.itemgetter(0)):
-            _, *values = zip(*some, strict=True)
+        for name, group in itertools.groupby(rows, operator.itemgetter(0)):
+            _, *columns = zip(*group, strict=True)
             # As itemgetter has it of a row: the values, or the only one; None where one is missing.
-            several = tuple(None if value == MISSING else value for value in json.loads(name))
-            entity = several if len(several) > 1 else several[0]
+            values = tuple(None if value == MISSING else value for value in json.loads(name))
+            entity = values if len(values) > 1 else values[0]
             if entity not in self.entities:
                 self.entities[entity] = array("q"), array("d"), array("q")
-            for column, new in zip(self.entities[entity], values, strict=True):
-                column.extend(new)  # when available comes last: `mean` looks there first
-            self.last = max(self.last, values[2][-1])
+            for column, new in zip(self.entities[entity], columns, strict=True):
+                column.extend(new)  # `available` last: another thread looks there first
+            self.newest = max(self.newest, columns[2][-1])
 
     def mean(self, entity: Any, now: int | None, window: int) -> float | None:
         """The mean of what became available in a window that ends now; None if nothing did."""
-        found = self.entities.get(entity)
-        if found is None or now is None:
+        sums = self.entities.get(entity)
+        if sums is None or now is None:
             return None
-        rows, total, available = found
+        rows, total, available = sums
         last = bisect_right(available, now) - 1
         first = bisect_right(available, now - window, 0, last + 1) - 1
         if first == last:
@@ -71,7 +73,7 @@ class Sums:
         return (total[last] - total[first]) / (rows[last] - rows[first])
 
 
-class Online:
+class OnlineFeatures:
     """The views of a service; `missed` counts the times that the database could not be read."""
 
     def __init__(self, data: Data, url: str | None = None) -> None:
@@ -80,75 +82,71 @@ class Online:
         self.windows = {
             v.name: int(pd.Timedelta(v.window) / MICROSECOND) for v in feature_views.VIEWS
         }
-        self.sums: dict[str, Sums] = {}
+        self.sums = {name: ViewSums() for name in self.windows}
         self.store: OnlineStore | None = None
-        self.missed, self.said = 0, ""
+        self.missed = 0
+        self.warning = ""  # the last one that was logged
 
     def refresh(self) -> None:
-        """Read what is new; what was written anew is read as a whole."""
+        """Read what is new; a view that was written anew is read as a whole."""
         try:
             self.store = self.store or OnlineStore(self.url)
             with self.store.engine.connect() as connection:
-                self._read(self.store, connection.execution_options(yield_per=ROWS))
+                self._read(self.store, connection.execution_options(yield_per=FETCHED_ROWS))
         except sql.exc.SQLAlchemyError as error:
             self.missed += 1
-            said = redact(" ".join(str(error.__cause__ or error).split()))[:300]
-            self._warn(f"it cannot be read (FEATURE_STORE_URL): {said}")
+            reason = redact(" ".join(str(error.__cause__ or error).split()))[:300]
+            self._warn(f"it cannot be read (FEATURE_STORE_URL): {reason}")
             return
         filled = any(sums.entities for sums in self.sums.values())
         self._warn("" if filled else "it is empty: run the step `materialize`")
 
-    def _warn(self, said: str) -> None:
-        """Say what is wrong, if it is something else than before."""
-        if said and said != self.said:
-            log.warning("the online feature store: %s", said)
-        self.said = said
+    def _warn(self, warning: str) -> None:
+        """Log a warning once."""
+        if warning and warning != self.warning:
+            log.warning("the online feature store: %s", warning)
+        self.warning = warning
 
     def _read(self, store: OnlineStore, connection: sql.Connection) -> None:
-        own, states = store.table.c, connection.execute(sql.select(store.states)).all()
-        now = {name: (anew, last) for name, anew, last in states}
-        rows = sql.select(own.entity, own.rows, own.total, own.available)
-        rows = rows.order_by(own.entity, own.available)
-        for name in self.windows:
-            sums, state = self.sums.get(name), now.get(name, (0.0, 0))
-            if sums is not None and state == sums.state:
+        own = store.table.c
+        query = sql.select(own.entity, own.rows, own.total, own.available)
+        query = query.order_by(own.entity, own.available)
+        written = connection.execute(sql.select(store.states)).all()
+        states = {name: (anew, newest) for name, anew, newest in written}
+        for name, sums in self.sums.items():
+            state = states.get(name, (0.0, 0))
+            if state == sums.state:
                 continue
-            if sums is None or state[0] != sums.state[0]:
-                sums = Sums()
-            sums.add(connection.execute(rows.where(own.view == name, own.available > sums.last)))
+            if state[0] != sums.state[0]:
+                sums = ViewSums()
+            new = query.where(own.view == name, own.available > sums.newest)
+            sums.add(connection.execute(new))
             self.sums[name], sums.state = sums, state
 
-    def needs(self) -> Kinds:
-        """The columns that the views go by: words, unless a signature says otherwise, and the time."""
+    def key_columns(self) -> Kinds:
+        """The columns by which the views look up: words, unless a signature has another kind, and the time."""
         by = dict.fromkeys((c for view in feature_views.VIEWS for c in view.by), "text")
         return Kinds(by | {self.time: "date"})
 
     def filler(self, columns: list[str]) -> Filler:
-        """A function that puts the features of rows with these columns where they are UNSET.
-
-        It returns the rows, and of each what it has put there: None where nothing was known.
-        """
+        """A function that replaces UNSET by the features, in rows with these columns."""
         time, place = columns.index(self.time), {column: k for k, column in enumerate(columns)}
         views = [
-            (
-                place[v.name],
-                v.name,
-                operator.itemgetter(*map(place.get, v.by)),
-                self.windows[v.name],
-            )
-            for v in feature_views.VIEWS
-            if v.name in place
+            (view.name, place[view.name], operator.itemgetter(*map(place.get, view.by)))
+            for view in feature_views.VIEWS
+            if view.name in place
         ]
 
         def fill(rows: list[tuple]) -> tuple[list, list[dict[str, float | None]]]:
-            filled, found = list(map(list, rows)), [dict[str, float | None]() for _ in rows]
+            filled = [list(row) for row in rows]
+            features = [dict[str, float | None]() for _ in rows]
             moments = [row[time] for row in rows]
-            now = [m and (m - EPOCH) // MICROSECOND - self.lead for m in moments]
-            for at, name, entity, window in views:
-                mean = (self.sums.get(name) or Sums()).mean
-                for row, values, known, moment in zip(rows, filled, found, now, strict=True):
-                    if row[at] is msgspec.UNSET:
-                        known[name] = values[at] = mean(entity(row), moment, window)
-            return filled, found
+            known_at = [m and (m - EPOCH) // MICROSECOND - self.lead for m in moments]
+            for name, k, entity in views:
+                mean, window = self.sums[name].mean, self.windows[name]
+                for values, known, now in zip(filled, features, known_at, strict=True):
+                    if values[k] is msgspec.UNSET:
+                        known[name] = values[k] = mean(entity(values), now, window)
+            return filled, features
 
         return fill

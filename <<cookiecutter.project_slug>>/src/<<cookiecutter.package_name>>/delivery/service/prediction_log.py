@@ -1,10 +1,11 @@
-"""The prediction log: each prediction in a database, by way of a journal on the local disk.
+"""The prediction log: a table with each prediction, and a journal on the local disk before it.
 
-A request is appended to the journal and answered; a thread carries the journal to the database of
-PREDICTION_LOG_URL. So a request never waits for the database, and nothing is lost when that is away or
-the process is killed: what is there is carried when it comes back. One process has one folder.
+A request is appended to the journal and answered; a thread ships the journal to the table in the database of
+PREDICTION_LOG_URL. So a request never waits for the database, and nothing is lost when the database is
+away or the process is killed: the files stay, and are shipped later.
 """
 
+import contextlib
 import fcntl
 import itertools
 import json
@@ -20,23 +21,24 @@ import sqlalchemy as sql
 
 from ...continuous_training.features.online import database
 
-ROTATE = 0.5  # seconds that a file of the journal grows before it is carried
-PAUSE = 2.0  # seconds until a database that is away is tried again
-BATCH, PART = 2000, 250  # rows in a transaction, in a statement
-CLOSE = 10.0  # seconds that the end waits for a database that is there and does not answer
+ROTATE_SECONDS = 0.5  # that a file of the journal grows before it is shipped
+RETRY_SECONDS = 2.0  # until a database that is away is tried again
+CLOSE_SECONDS = 10.0  # that the end waits for a database that does not answer
+TRANSACTION_ROWS = 2000  # about
+STATEMENT_ROWS = 250
 
 log = logging.getLogger(__name__)
 
 
-def make(table: sql.Table, engine: sql.Engine) -> None:
-    """Make a table that is not there yet."""
+def create_table(table: sql.Table, engine: sql.Engine) -> None:
+    """Create a table if it is not there."""
     try:
         table.metadata.create_all(engine)
-    except sql.exc.DBAPIError:  # another one has made it meanwhile
+    except sql.exc.DBAPIError:  # another process has created it meanwhile
         table.metadata.create_all(engine)
 
 
-class Table:
+class PredictionTable:
     """The table `predictions`: a row a prediction, in SQLite or PostgreSQL."""
 
     def __init__(self, url: str) -> None:
@@ -55,103 +57,148 @@ class Table:
             sql.Column("prediction", sql.String),  # JSON; null: it failed, another version answered
             sqlite_with_rowid=False,
         )
-        self.made = False
+        self.created = False
 
-    def make(self) -> None:
+    def create(self) -> None:
         """Create the table if it is not there."""
-        if not self.made:
-            make(self.table, self.engine)
-            self.made = True
+        if not self.created:
+            create_table(self.table, self.engine)
+            self.created = True
 
     def insert(self, rows: list[tuple]) -> None:
-        """Add rows (values in the columns' order), all or none; those that are there stay so.
+        """Add rows (values in the columns' order), all or none; rows that are there stay as they are.
 
-        Many in a statement: a thread that works on each would keep the requests from theirs.
+        A statement has many rows: with one row each, this thread would slow the requests.
         """
-        self.make()
+        self.create()
         mark = "?" if self.engine.dialect.name == "sqlite" else "%s"
         names = ", ".join(f'"{column.name}"' for column in self.table.c)
         one = f"({', '.join([mark] * len(self.table.c))})"
         with self.engine.begin() as connection:
-            for start in range(0, len(rows), PART):
-                part = rows[start : start + PART]
+            for start in range(0, len(rows), STATEMENT_ROWS):
+                part = rows[start : start + STATEMENT_ROWS]
                 text = f"INSERT INTO predictions ({names}) VALUES {', '.join([one] * len(part))}"  # noqa: S608
                 values = tuple(itertools.chain.from_iterable(part))
                 connection.exec_driver_sql(f"{text} ON CONFLICT DO NOTHING", values)
 
 
-class Journal:
-    """Files in a folder, each locked by the process that writes it; a thread carries the others away.
+class RequestBody(msgspec.Struct):
+    """The body of a request; its rows stay JSON."""
 
-    Who is killed leaves its file unlocked, and whoever runs next, or beside it, carries that too.
+    rows: list[msgspec.Raw]
+
+
+class JournalLine(msgspec.Struct):
+    """A request and its scores, in a line of a journal file."""
+
+    request: str
+    time: float
+    seconds: float
+    shadow: bool
+    asked: RequestBody
+    scored: list[tuple[int, int, msgspec.Raw]]
+    looked_up: list[msgspec.Raw] | None
+
+    def rows(self, environment: str) -> list[tuple]:
+        """The rows of the prediction table; ValueError or IndexError if the line is not a journal's."""
+        same = (self.time, self.seconds, environment, self.shadow)
+        looked_up = self.looked_up or [msgspec.Raw(b"{}")] * len(self.asked.rows)
+        rows = []
+        for k, version, answer in self.scored:
+            features = _joined(self.asked.rows[k], looked_up[k])
+            prediction = None if bytes(answer) == b"null" else str(answer, "utf-8")
+            rows.append((self.request, k, version, *same, features, prediction))
+        return rows
+
+
+LINES = msgspec.json.Decoder(JournalLine)
+
+
+def _joined(given: msgspec.Raw, looked_up: msgspec.Raw) -> str:
+    """Two objects in JSON as one; they have no key in common. ValueError if they are no objects."""
+    own, more = str(given, "utf-8").rstrip(), str(looked_up, "utf-8")
+    if not (own.startswith("{") and more.startswith("{")):
+        raise ValueError("a row is an object")
+    own = own[:-1].rstrip()
+    return own + ("" if own.endswith("{") or more == "{}" else ", ") + more[1:]
+
+
+class Journal:
+    """Files in a folder, each locked by the process that writes it; a thread ships the others to the table.
+
+    The OS frees the lock of a dead process; then another process ships its file.
     """
 
-    def __init__(self, folder: Path, table: Table, environment: str, limit: int) -> None:
-        self.folder, self.table, self.environment, self.limit = folder, table, environment, limit
-        self.dropped = self.rejected = 0
+    def __init__(
+        self, folder: Path, table: PredictionTable, environment: str, max_bytes: int
+    ) -> None:
+        self.folder, self.table = folder, table
+        self.environment, self.max_bytes = environment, max_bytes
+        self.dropped = 0  # requests
+        self.rejected = 0  # rows
         self.lock, self.stop = threading.Lock(), threading.Event()
         folder.mkdir(parents=True, exist_ok=True)
-        self.size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))
-        self._next()
-        self.thread = threading.Thread(target=self._carry, daemon=True)
+        self.size = sum(path.stat().st_size for path in folder.glob("*.jsonl"))  # bytes
+        self._open_next()
+        self.thread = threading.Thread(target=self._ship_until_stopped, daemon=True)
         self.thread.start()
 
-    def _next(self) -> None:
+    def _open_next(self) -> None:
         path = self.folder / f"{time.time_ns()}-{os.getpid()}.jsonl"
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX)
         self.path, self.file, self.empty = path, file, True
 
-    def add(self, asked: bytes, scored: list[tuple[int, int, Any]], **record: Any) -> None:
-        """Append a request's body and what was `scored`: of each row its number, version, prediction.
+    def add(self, body: bytes, scores: list[tuple[int, int, Any]], **record: Any) -> None:
+        """Append a request's body and its scores: of each row its number, a version, a prediction.
 
-        `record` has request, time, seconds, shadow, and `looked_up`: of each row the features found in
-        the online store, if any. Beyond the limit all is dropped, and counted.
+        `record` has request, time, seconds, shadow, and `looked_up`: of each row the features from
+        the online store, if any. A request that has no room is dropped and counted.
         """
-        record |= {"asked": msgspec.Raw(asked), "scored": scored}
+        record |= {"asked": msgspec.Raw(body), "scored": scores}
         line = b"\n" + msgspec.json.encode(record).replace(b"\n", b" ")
         with self.lock:
-            if self.size + len(line) > self.limit:
+            if self.size + len(line) > self.max_bytes:
                 self.dropped += 1
                 return
+            written, reason = 0, "the disk is full"
             try:
                 written = os.write(self.file, line)
-                said = "the disk is full"
             except OSError as error:
-                written, said = 0, str(error.strerror)
+                reason = str(error.strerror)
             if written:
                 self.size, self.empty = self.size + written, False
-            if written < len(line):  # an answer is worth more than its record
+            if written < len(line):  # the request is answered all the same
                 self.dropped += 1
-                log.error("the prediction log cannot be written: %s", said)
+                log.error("the prediction log cannot be written: %s", reason)
 
     def close(self) -> None:
-        """Carry what is there, if the database answers, and end."""
+        """Ship all files, if the database answers, and end."""
         self.stop.set()
-        self.thread.join(CLOSE)
+        self.thread.join(CLOSE_SECONDS)
         with self.lock:
             os.close(self.file)
             if self.empty:
                 self.path.unlink(missing_ok=True)
 
-    def _carry(self) -> None:
+    def _ship_until_stopped(self) -> None:
         last = False
         while not last:
-            last = self.stop.wait(ROTATE)
+            last = self.stop.wait(ROTATE_SECONDS)
             try:
                 with self.lock:
                     if not self.empty:
-                        before = self.file
-                        self._next()
-                        os.close(before)  # and with it the lock
+                        written = self.file
+                        self._open_next()
+                        os.close(written)  # and with it the lock
                 for path in sorted(self.folder.glob("*.jsonl")):
-                    self._take(path)
-            except Exception as error:  # no database, no room on the disk: it is tried again
+                    self._ship(path)
+            except Exception as error:  # no database, or no room on the disk: try again
                 log.warning("the prediction log waits: %s", error.__cause__ or error)
-                last = last or self.stop.wait(PAUSE)
+                last = last or self.stop.wait(RETRY_SECONDS)
 
-    def _take(self, path: Path) -> None:
-        """Carry a file away, unless another process writes or carries it."""
+    def _ship(self, path: Path) -> None:
+        """Move a file into the table, unless another process writes or ships it."""
         try:
             file = path.open("rb")
         except FileNotFoundError:
@@ -164,8 +211,10 @@ class Journal:
             size, rows = 0, list[tuple]()
             for line in file:
                 size += len(line)
-                rows += self._rows(line)
-                if len(rows) >= BATCH:
+                # An empty line, one that was cut off with the power, or one that another program wrote.
+                with contextlib.suppress(ValueError, IndexError, RecursionError):
+                    rows += LINES.decode(line).rows(self.environment)
+                if len(rows) >= TRANSACTION_ROWS:
                     self._insert(rows)
                     rows = []
             if rows:
@@ -175,7 +224,7 @@ class Journal:
             self.size = max(0, self.size - size)
 
     def _insert(self, rows: list[tuple]) -> None:
-        """Add rows; those that the database will never take are set aside, or they would block the rest."""
+        """Add rows; a row that the database will never take goes into a file, or it would block the rest."""
         try:
             self.table.insert(rows)
         except (sql.exc.DataError, sql.exc.IntegrityError, OverflowError):
@@ -187,50 +236,3 @@ class Journal:
             self.rejected += 1
             with (self.folder / "rejected.txt").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(rows[0]) + "\n")
-
-    def _rows(self, line: bytes) -> list[tuple]:
-        try:
-            its = RECORD.decode(line)
-            about, asked = (its.time, its.seconds, self.environment, its.shadow), its.asked.rows
-            more = its.looked_up or [msgspec.Raw(b"{}")] * len(asked)
-            return [
-                (its.request, k, version, *about, _features(asked[k], more[k]), _text(answer))
-                for k, version, answer in its.scored
-            ]
-        # Nothing, the end of a file that was cut off with the power, or what another one wrote.
-        except (ValueError, IndexError, RecursionError):
-            return []
-
-
-class Asked(msgspec.Struct):
-    """A request's body."""
-
-    rows: list[msgspec.Raw]
-
-
-class Record(msgspec.Struct):
-    """A line of the journal; what is in JSON stays so."""
-
-    request: str
-    time: float
-    seconds: float
-    shadow: bool
-    asked: Asked
-    scored: list[tuple[int, int, msgspec.Raw]]
-    looked_up: list[msgspec.Raw] | None
-
-
-RECORD = msgspec.json.Decoder(Record)
-
-
-def _text(value: msgspec.Raw) -> str | None:
-    text = str(value, "utf-8")
-    return None if text == "null" else text
-
-
-def _features(asked: msgspec.Raw, looked_up: msgspec.Raw) -> str:
-    """Two objects in JSON as one; they have no key in common. ValueError if they are none."""
-    if not (bytes(asked).startswith(b"{") and bytes(looked_up).startswith(b"{")):
-        raise ValueError("a row is an object")
-    own, more = str(asked, "utf-8").rstrip()[:-1].rstrip(), str(looked_up, "utf-8")[1:]
-    return own + ("" if own.endswith("{") or more == "}" else ", ") + more

@@ -1,91 +1,107 @@
-"""The service follows the registry: it answers with the versions that this names, loaded and checked.
+"""The service follows the registry: it answers with the versions that are named there, loaded and checked.
 
-What may not serve is refused, and what answers goes on; so it does while the registry is away.
+A version that may not serve is refused, and the old ones go on answering; so they do while the
+registry is away.
 """
 
 import asyncio
 import concurrent.futures
 import functools
 import logging
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ...experiment.errors import sentence
-from .routing import Routes, fits
-from .scoring import Served
+from .metrics import Metrics
+from .routing import Routes, VersionScorer, check_inputs
+from .scoring import ServedVersion
 
-if TYPE_CHECKING:
-    from .app import Service
-
-AGAIN = 300  # seconds at most until a version that was refused is tried again
-LATER = 60  # seconds after which no request is left that began with a version of before
+MAX_RETRY_SECONDS = 300  # until a version that was refused is tried again
+OLD_REQUEST_SECONDS = 60  # after a swap no request is left that began with an old version
 
 log = logging.getLogger(__name__)
 
 
-class Following:
+class Follower(Protocol):
+    """What the watcher reads and changes of the service."""
+
+    views: tuple[str, ...]
+    loaded: dict[str, ServedVersion]
+    refused: dict[str, str]
+    follows_registry: bool
+    routes: Routes
+    main: VersionScorer
+    metrics: Metrics
+
+    def route(self, routes: Routes) -> None: ...
+
+    def refresh(self) -> None: ...
+
+
+class RegistryWatcher:
     """Lets a service answer with the versions that the registry names; refuses what may not serve.
 
-    That is tried again, ever more seldom: its files may only have been away.
+    A refused version is tried again after twice the last pause: its files may only have been away.
     """
 
     def __init__(
         self,
-        service: "Service",
-        find: Callable[[], Routes],
-        serve: Callable[[str], Served],
+        service: Follower,
+        read_routes: Callable[[], Routes],
+        load_version: Callable[[str], ServedVersion],
         seconds: float,
     ) -> None:
-        self.service, self.find, self.serve, self.seconds = service, find, serve, seconds
-        self.again: dict[str, float] = {}  # of what was refused: when it is tried again
-        self.pauses: dict[str, float] = {}
+        self.service, self.seconds = service, seconds
+        self.read_routes, self.load_version = read_routes, load_version
+        self.retry_at: dict[str, float] = {}  # refused version -> when it is tried again
+        self.pauses: dict[str, float] = {}  # refused version -> seconds
         self.reading: asyncio.Future | None = None
 
-    async def go_on(self) -> None:
+    async def follow(self) -> None:
+        """Look at the registry and the online feature store every few seconds, for ever."""
         while True:
             await asyncio.sleep(self.seconds)
             if self.reading is None or self.reading.done():
-                self.reading = apart(self.service.refresh)
-            await self.look()
+                self.reading = in_thread(self.service.refresh)
+            await self.follow_once()
 
-    async def look(self) -> None:
-        """Follow the registry once."""
+    async def follow_once(self) -> None:
+        """Load what the registry names now, and answer with it."""
         service = self.service
         try:
-            wanted = await apart(self.find)
+            routes = await in_thread(self.read_routes)
         except Exception as error:  # the registry is away: keep answering
-            if service.lost is None:
+            if service.follows_registry:
                 log.warning("the registry cannot be followed: %s", sentence(error) or error)
-            service.lost = "not followed"  # why is in the log: anybody may read /health
+            service.follows_registry = False
             return
-        service.lost = None
-        changed = wanted != service.routes
-        for number in {*wanted.versions()} - service.loaded.keys():
-            if self.again.get(number, 0) <= time.monotonic():
-                changed |= await self._load(number, wanted.main)
+        service.follows_registry = True
+        changed = routes != service.routes
+        for number in {*routes.versions()} - service.loaded.keys():
+            if self.retry_at.get(number, 0) <= time.monotonic():
+                changed |= await self._load(number, routes.main)
         if not changed:
             return
-        service.arrange(wanted)
-        ready = service.served.version, service.canary and service.canary.version, wanted.share
-        log.info("version %s answers; canary %s, of a share of %g %%", *ready)
-        used = {str(service.served.version), *wanted.versions()}
-        for number in service.loaded.keys() - used:
-            asyncio.get_running_loop().call_later(LATER, service.loaded.pop(number).gather.close)
+        service.route(routes)
+        main = str(service.main.version)
+        canary = routes.canary if routes.canary in service.loaded else None
+        log.info("version %s answers; canary %s: %g %%", main, canary, routes.share)
+        for number in service.loaded.keys() - {main, *routes.versions()}:
+            close = service.loaded.pop(number).batcher.close
+            asyncio.get_running_loop().call_later(OLD_REQUEST_SECONDS, close)
 
     async def _load(self, number: str, main: str | None) -> bool:
-        """Whether this version may serve: then it is loaded."""
+        """Load a version; False if it is refused."""
         service = self.service
         try:
-            served = await apart(functools.partial(self.serve, number))
+            served = await in_thread(functools.partial(self.load_version, number))
             if number != main:
-                fits(served.kinds, service.served.kinds, service.views)
+                check_inputs(served.kinds, service.main.served.kinds, service.views)
         except Exception as error:
-            self.pauses[number] = min(2 * self.pauses.get(number, self.seconds), AGAIN)
-            self.again[number] = time.monotonic() + self.pauses[number]
+            pause = min(2 * self.pauses.get(number, self.seconds), MAX_RETRY_SECONDS)
+            self.pauses[number], self.retry_at[number] = pause, time.monotonic() + pause
             if number not in service.refused:
                 service.metrics.refused.inc()
             service.refused[number] = sentence(error) or f"{type(error).__name__}: {error}"
@@ -96,23 +112,16 @@ class Following:
         return True
 
 
-def apart(function: Callable[[], Any]) -> asyncio.Future:
-    """What a function returns, in a thread that the end of the process does not wait for."""
-    answer: concurrent.futures.Future = concurrent.futures.Future()
+def in_thread(function: Callable[[], Any]) -> asyncio.Future:
+    """What a function returns, from a thread that the end of the process does not wait for."""
+    result: concurrent.futures.Future = concurrent.futures.Future()
 
     def work() -> None:
-        answer.set_running_or_notify_cancel()
+        result.set_running_or_notify_cancel()
         try:
-            answer.set_result(function())
+            result.set_result(function())
         except BaseException as error:
-            answer.set_exception(error)
+            result.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    return asyncio.wrap_future(answer)
-
-
-async def attend(parent: int) -> None:
-    """End this process once nobody looks after it any more."""
-    while os.getppid() == parent:
-        await asyncio.sleep(1)
-    signal.raise_signal(signal.SIGTERM)
+    return asyncio.wrap_future(result)

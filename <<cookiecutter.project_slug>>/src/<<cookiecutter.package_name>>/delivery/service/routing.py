@@ -1,8 +1,8 @@
-"""Arms: which version answers which row.
+"""Routing: which version answers which row.
 
 The main version has the alias of the environment. A canary answers for a share of the entities: always
 the same ones, on every replica, for the share and the versions are tags of the registered model. A
-shadow scores too, for the prediction log, and answers nobody.
+shadow scores the same rows for the prediction log, and answers no request.
 """
 
 import operator
@@ -18,9 +18,12 @@ from prometheus_client import Counter
 
 from ...experiment.column_types import Kinds
 from ...experiment.errors import UserError
-from .scoring import Served
+from .scoring import ServedVersion
 
-WAITING = 100  # requests that may wait for the shadow
+SHADOW_QUEUE = 100  # requests that may wait for the shadow; more are dropped
+
+# Of a row its number in the request, a version, and its prediction (None: it failed).
+RowScore = tuple[int, int, Any]
 
 
 class Routes(NamedTuple):
@@ -32,36 +35,35 @@ class Routes(NamedTuple):
     shadow: str | None = None
 
     def versions(self) -> list[str]:
+        """Those that there are."""
         return [number for number in (self.main, self.canary, self.shadow) if number is not None]
 
 
-def routes(client: mlflow.MlflowClient, name: str, env: str) -> Routes:
-    """What the registry says; raises UserError if a tag is none of ours."""
+def read_routes(client: mlflow.MlflowClient, name: str, env: str) -> Routes:
+    """The routes in the registry; raises UserError if a tag has another form than `set_canary` gives it."""
     model = client.get_registered_model(name)
-    tags, main = model.tags, model.aliases.get(env)
-    (canary, _, share), shadow = (
-        tags.get(f"canary_{env}", "").partition(":"),
-        tags.get(f"shadow_{env}", ""),
-    )
+    main, shadow = model.aliases.get(env), model.tags.get(f"shadow_{env}", "")
+    canary, _, percent = model.tags.get(f"canary_{env}", "").partition(":")
     try:
-        portion = float(share or 0)
+        share = float(percent or 0)
     except ValueError:
-        portion = -1
-    if not (canary or "0").isdecimal() or not 0 <= portion <= 100:
+        share = -1
+    if not (canary or "0").isdecimal() or not 0 <= share <= 100:
         raise UserError(f"tag canary_{env} of {name} must be VERSION:PERCENT: `canary --stop`")
     if not (shadow or "0").isdecimal():
         raise UserError(f"tag shadow_{env} of {name} must be a version: `canary --stop`")
-    return Routes(main and str(main), canary or None, portion, shadow or None)
+    return Routes(main and str(main), canary or None, share, shadow or None)
 
 
 def set_canary(
     client: mlflow.MlflowClient, name: str, env: str, version: str | None, share: float = 0
 ) -> None:
-    """Let a version answer for a share (percent) of the entities; None: let there be no canary."""
+    """Let a version answer for a share (percent) of the entities; None ends the canary."""
     _set(client, name, f"canary_{env}", version and f"{version}:{share:g}")
 
 
 def set_shadow(client: mlflow.MlflowClient, name: str, env: str, version: str | None) -> None:
+    """Let a version score without answering; None ends the shadow."""
     _set(client, name, f"shadow_{env}", version)
 
 
@@ -72,78 +74,82 @@ def _set(client: mlflow.MlflowClient, name: str, key: str, value: str | None) ->
         client.delete_registered_model_tag(name, key)
 
 
-def fits(other: Kinds, main: Kinds, looked_up: tuple[str, ...]) -> None:
+def check_inputs(other: Kinds, main: Kinds, looked_up: tuple[str, ...]) -> None:
     """UserError if a version asks for what requests to the main one do not hold."""
     for column, kind in other.items():
         if column not in looked_up and main.get(column) != kind:
             raise UserError(f"it asks for {column!r}, a {kind}, which the main version does not")
 
 
-class Arm:
-    """A version, where in a row its columns are, and how many rows it scored."""
+class VersionScorer:
+    """A version, where its inputs are in a row, and a counter of the rows that it scored."""
 
-    def __init__(self, served: Served, columns: Kinds, count: Counter) -> None:
-        self.served, self.version, self.count = served, served.version, count
+    def __init__(self, served: ServedVersion, columns: Kinds, scored: Counter) -> None:
+        self.served, self.version, self.scored = served, served.version, scored
         places = [list(columns).index(column) for column in served.kinds]
         self.places = None if places == list(range(len(columns))) else places
 
-    def rows(self, rows: list[tuple]) -> list[tuple]:
+    def inputs(self, rows: list[tuple]) -> list[tuple]:
+        """The rows with the version's own columns, in its order."""
         if self.places is None:
             return rows
         return [tuple([row[place] for place in self.places]) for row in rows]
 
-    async def answers(self, chosen: Sequence[int], rows: list[tuple]) -> list[tuple[int, int, Any]]:
-        """Of each row that is chosen its number, the version and the prediction."""
+    async def score(self, chosen: Sequence[int], rows: list[tuple]) -> list[RowScore]:
+        """The scores of the rows with these numbers."""
         if not chosen:
             return []
-        found = await self.served.score(self.rows([rows[k] for k in chosen]))
-        self.count.inc(len(chosen))
-        return [(k, self.version, its) for k, its in zip(chosen, found.tolist(), strict=True)]
+        scores = await self.served.score(self.inputs([rows[k] for k in chosen]))
+        self.scored.inc(len(chosen))
+        return [(k, self.version, score) for k, score in zip(chosen, scores.tolist(), strict=True)]
 
 
-class Split:
+class CanarySplit:
     """Whether a row is the canary's: by a hash of its entity, salted with the version.
 
-    The entity is what the row has at `place` (that of `data.id`), or else at all of `places`.
+    The entity is the value at `id_place` (that of `data.id`), or else those at all of `places`.
     """
 
-    def __init__(self, version: int, share: float, places: list[int], place: int | None) -> None:
+    def __init__(self, version: int, share: float, places: list[int], id_place: int | None) -> None:
         self.salt, self.below = zlib.crc32(str(version).encode()), share * 2**32 / 100
-        self.all, self.place = operator.itemgetter(*places) if places else tuple, place
+        self.values = operator.itemgetter(*places) if places else tuple
+        self.id_place = id_place
 
     def __call__(self, row: tuple) -> bool:
-        entity: Any = None if self.place is None else row[self.place]
+        entity: Any = None if self.id_place is None else row[self.id_place]
         if entity is None:
-            entity = self.all(row)
+            entity = self.values(row)
         return zlib.crc32(msgspec.json.encode(entity), self.salt) < self.below
 
 
 class Shadow:
-    """A thread that scores what answers have been given for; too many of them are dropped first."""
+    """A thread that scores rows that have been answered; it drops requests that it has no time for."""
 
-    def __init__(self, arm: Arm, keep: Callable[..., Any]) -> None:
-        self.arm, self.keep, self.dropped = arm, keep, 0
-        self.waiting: queue.Queue = queue.Queue(WAITING)
+    def __init__(self, scorer: VersionScorer, keep: Callable[..., Any]) -> None:
+        self.scorer, self.keep, self.dropped = scorer, keep, 0
+        self.queue: queue.Queue = queue.Queue(SHADOW_QUEUE)
         threading.Thread(target=self._run, daemon=True).start()
 
     def add(self, rows: list[tuple], **record: Any) -> None:
+        """Let rows be scored, and kept with this record."""
         try:
-            self.waiting.put_nowait((rows, record))
+            self.queue.put_nowait((rows, record))
         except queue.Full:
             self.dropped += 1
 
     def close(self) -> None:
-        """End the thread; what waits is dropped."""
-        while not self.waiting.empty():
-            self.waiting.get_nowait()
-        self.waiting.put(None)
+        """End the thread; requests that wait are dropped."""
+        while not self.queue.empty():
+            self.queue.get_nowait()
+        self.queue.put(None)
 
     def _run(self) -> None:
-        while (taken := self.waiting.get()) is not None:
-            rows, record = taken
+        scorer = self.scorer
+        while (request := self.queue.get()) is not None:
+            rows, record = request
             try:
-                answers = self.arm.served.score_now(self.arm.rows(rows)).tolist()
-            except Exception:  # of the shadow alone; the log shows it as a failure
-                answers = [None] * len(rows)
-            scored = [(k, self.arm.version, answer) for k, answer in enumerate(answers)]
-            self.keep(scored=scored, shadow=True, **record)
+                scores = scorer.served.score_rows(scorer.inputs(rows)).tolist()
+            except Exception:  # the prediction log shows it as a failure of the shadow
+                scores = [None] * len(rows)
+            scored = [(k, scorer.version, score) for k, score in enumerate(scores)]
+            self.keep(scores=scored, shadow=True, **record)

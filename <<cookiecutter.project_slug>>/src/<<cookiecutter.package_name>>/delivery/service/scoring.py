@@ -1,15 +1,17 @@
-"""A model that is ready to answer: checked, and scored the fast way if there is one for its form.
+"""A version of the model that is ready to answer: loaded, checked, and scored in the fastest way it allows.
 
-Any scikit-learn model is scored through DataFrames; requests that wait meanwhile go into one call, which
-costs hardly more than one row. The default form of model.py has a way without DataFrames (fast.py).
+Arrays: the default form of model.py with the stock `derive` of features.py (fast.py).
+DataFrame and arrays: the same form with a `derive` of the owner's. DataFrame: any other model, by scikit-learn.
+A call with a DataFrame costs hardly more for many rows than for one, so requests that wait
+meanwhile are scored together in the next call.
 """
 
 import asyncio
 import json
-import logging
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,14 @@ import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
-from ...experiment.column_types import Kinds, canonical
+from ...experiment.column_types import canonical
 from ...experiment.errors import UserError
 from ...experiment.evaluate import predict
 from ...experiment.params import Params
 from ...experiment.registry import Loaded, load_model
+from .request_schema import frame
 
-TYPES = {"number": "float64", "date": "datetime64[us]", "empty": "float64"}
-INLINE = 200  # rows that the fast way scores on the event loop; more go to a thread
-
-log = logging.getLogger(__name__)
+INLINE_ROWS = 200  # a request with more rows is scored in a thread, not on the event loop
 
 
 def golden(version: ModelVersion, loaded: Loaded) -> pd.DataFrame:
@@ -40,106 +40,106 @@ def golden(version: ModelVersion, loaded: Loaded) -> pd.DataFrame:
     return canonical(pd.DataFrame(given["data"], columns=given["columns"]), loaded.kinds)
 
 
-class Served:
+class ServedVersion:
     """A version of the model, loaded and checked; raises UserError if it may not serve."""
 
     def __init__(self, version: ModelVersion, params: Params) -> None:
         self.version = int(version.version)
-        self.facts = {key: version.tags.get(key) for key in ("commit", "data", "trigger")}
+        self.lineage = {key: version.tags.get(key) for key in ("commit", "data", "trigger")}
         self.loaded: Loaded = load_model(version, params)
         self.kinds = self.loaded.kinds
         example = golden(version, self.loaded)
         if not np.isfinite(predict(self.loaded.model, example)).all():
             raise UserError(f"version {version.version} is refused: its answers are no numbers")
-        self.fast, self.why = _fast(self.loaded, example)
-        self.gather = Gather(self.loaded)
+        self.fast, self.slow_because = _fast(self.loaded, example)
+        self.batcher = MicroBatcher(self.score_rows)
+
+    def way(self) -> dict[str, str | None]:
+        """How rows are scored, and why not faster."""
+        if self.fast is None:
+            return {"way": "DataFrame", "because": self.slow_because}
+        if self.fast.on_arrays:
+            return {"way": "arrays", "because": None}
+        return {"way": "DataFrame and arrays", "because": "derive of features.py is your own"}
+
+    def score_rows(self, rows: list[tuple]) -> np.ndarray:
+        """Probabilities (n, classes) or values (n,) of rows with the columns of the signature."""
+        if self.fast is not None:
+            return self.fast(rows)
+        return predict(self.loaded.model, frame(rows, self.kinds))
 
     async def score(self, rows: list[tuple]) -> np.ndarray:
-        """Probabilities (n, classes) or values (n,) of rows with the columns of the signature."""
-        if self.fast is None:
-            return await asyncio.wrap_future(self.gather.submit(rows))
-        if len(rows) <= INLINE:
+        """The same on the event loop: what takes long is done in a thread."""
+        if self.fast is None or not self.fast.on_arrays:
+            return await asyncio.wrap_future(self.batcher.submit(rows))
+        if len(rows) <= INLINE_ROWS:
             return self.fast(rows)
         return await asyncio.to_thread(self.fast, rows)
 
-    def score_now(self, rows: list[tuple]) -> np.ndarray:
-        """The same, for a thread that may wait."""
-        return self.gather.submit(rows).result() if self.fast is None else self.fast(rows)
 
-
-def _fast(loaded: Loaded, example: pd.DataFrame) -> tuple[Any, str]:
+def _fast(loaded: Loaded, example: pd.DataFrame) -> tuple[Any, str | None]:
     """The fast scorer, or why there is none."""
     try:
         from . import fast
     except ImportError:
         return None, "there is no fast.py"
     try:
-        return fast.checked(loaded.model, example), "the default form"
+        return fast.checked(loaded.model, example), None
     except Exception as error:  # it reads what is private in scikit-learn, and may change
         return None, f"{error}"
 
 
-def frame(rows: list[tuple], kinds: Kinds) -> pd.DataFrame:
-    """The rows (n, columns of these kinds) in canonical form."""
-    columns = zip(kinds.items(), zip(*rows, strict=True), strict=True)
-    return pd.DataFrame(
-        {
-            name: pd.array(list(values), "str") if kind == "text" else np.array(values, TYPES[kind])
-            for (name, kind), values in columns
-        }
-    )
+class MicroBatcher:
+    """A thread that scores all requests that wait, together in one call."""
 
-
-class Gather:
-    """One thread that scores all rows which wait, together."""
-
-    def __init__(self, loaded: Loaded) -> None:
-        self.loaded = loaded
+    def __init__(self, score_rows: Callable[[list[tuple]], np.ndarray]) -> None:
+        self.score_rows = score_rows
         self.waiting: list[tuple[list[tuple], Future]] = []
-        self.some = threading.Condition()
-        self.busy, self.took = 1, 0.0  # requests in the last call, and its seconds
+        self.arrived = threading.Condition()
+        self.clients = 1  # that had a request in the last call, or waited at its end
+        self.last_seconds = 0.0  # that the last call took
         threading.Thread(target=self._run, daemon=True).start()
 
     def submit(self, rows: list[tuple]) -> Future:
-        answer: Future = Future()
-        with self.some:
-            self.waiting.append((rows, answer))
-            self.some.notify()
-        return answer
+        """The future scores of these rows."""
+        scores: Future = Future()
+        with self.arrived:
+            self.waiting.append((rows, scores))
+            self.arrived.notify()
+        return scores
 
     def close(self) -> None:
-        """End the thread once all that waits is answered."""
+        """End the thread when it has answered all requests that wait."""
         self.submit([])
 
     def _run(self) -> None:
-        while True:
-            with self.some:
-                self.some.wait_for(lambda: self.waiting)
-                if self.busy > 1:  # others will be here in a moment; one client would wait in vain
-                    self.some.wait_for(lambda: len(self.waiting) >= self.busy, self.took / 4)
-                taken, self.waiting = self.waiting, []
+        closed = False
+        while not closed:
+            with self.arrived:
+                self.arrived.wait_for(lambda: self.waiting)
+                if self.clients > 1:  # they ask again in a moment; one client would wait in vain
+                    together = lambda: len(self.waiting) >= self.clients  # noqa: E731
+                    self.arrived.wait_for(together, self.last_seconds / 4)
+                requests, self.waiting = self.waiting, []
             start = time.perf_counter()
-            self._answer(taken)
-            self.busy, self.took = len(taken), time.perf_counter() - start
-            if any(not rows for rows, _ in taken):
-                return
+            closed = any(not rows for rows, _ in requests)
+            self._answer([(rows, scores) for rows, scores in requests if rows])
+            self.last_seconds = time.perf_counter() - start
+            self.clients = len(requests) + len(self.waiting)
 
-    def _answer(self, taken: list[tuple[list[tuple], Future]]) -> None:
+    def _answer(self, requests: list[tuple[list[tuple], Future]]) -> None:
+        if not requests:
+            return
         try:
-            found = self._score([row for rows, _ in taken for row in rows])
+            scored = self.score_rows([row for rows, _ in requests for row in rows])
         except Exception as error:
-            if len(taken) == 1:
-                taken[0][1].set_exception(error)
+            if len(requests) == 1:
+                requests[0][1].set_exception(error)
                 return
-            for one in taken:  # what one client sends must not fail another one's request
-                self._answer([one])
+            for request in requests:  # a request that cannot be scored must not fail another one
+                self._answer([request])
             return
         start = 0
-        for rows, answer in taken:
-            answer.set_result(found[start : start + len(rows)])
+        for rows, scores in requests:
+            scores.set_result(scored[start : start + len(rows)])
             start += len(rows)
-
-    def _score(self, rows: list[tuple]) -> np.ndarray:
-        if not rows:
-            return np.empty(0)
-        return predict(self.loaded.model, frame(rows, self.loaded.kinds))

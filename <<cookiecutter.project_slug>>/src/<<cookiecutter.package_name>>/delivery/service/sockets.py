@@ -1,4 +1,4 @@
-"""A port that a release and the next one listen on side by side, so that no request is missed."""
+"""Sockets on which a release and the next one listen at the same time, so that no request fails."""
 
 import asyncio
 import ctypes
@@ -11,27 +11,29 @@ import uvicorn
 
 from ...experiment.errors import UserError
 
-SO_ATTACH_FILTER = 26
-# Of each, uvloop accepts one connection before it turns to all that are open: with one socket, sixty
-# that come at once would wait for half a second.
+SO_ATTACH_FILTER = 26  # of Linux; the module `socket` does not name it
+# uvloop accepts one connection of each socket before it serves all that are open. With one socket,
+# sixty clients that connect at once would wait for half a second.
 SOCKETS = 32
+DRAIN_SECONDS = 0.02  # in which clients that have connected are accepted
 
 
-class Server(uvicorn.Server):
-    """A server that answers whoever has connected, before it stops to listen."""
+class DrainingServer(uvicorn.Server):
+    """A server that answers all clients that have connected before it closes its sockets."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Leave new clients to the next release, and end."""
         for listening in sockets or []:
-            turn_away(listening)
-        await asyncio.sleep(0.02)  # those who wait to be accepted
+            drop_new_connections(listening)
+        await asyncio.sleep(DRAIN_SECONDS)
         await super().shutdown(sockets)
 
 
 def host_names(host: str) -> frozenset[bytes] | None:
-    """What the header Host may name: anything (None), but where only this machine can ask.
+    """What the header Host may name on the loopback; None: anything, on any other address.
 
-    A page of a foreign site can let its own name lead here, and then read the answers. SERVICE_HOSTS
-    names what a proxy on this machine hands on, with commas between.
+    A page of a foreign site can let its own name lead to the loopback, and then read the answers.
+    SERVICE_HOSTS has more names, with commas between, for a proxy on this machine.
     """
     if host != "localhost" and not host.startswith("127."):
         return None
@@ -41,17 +43,17 @@ def host_names(host: str) -> frozenset[bytes] | None:
 
 
 def host_name(headers: dict[bytes, bytes]) -> bytes:
-    """What the header Host names, without the port."""
+    """The header Host without the port."""
     host = headers.get(b"host", b"")
     name, _, port = host.rpartition(b":")
     return (name if port.isdigit() else host).lower()
 
 
-def turn_away(listening: socket.socket) -> None:
-    """Let new connections come to another release that listens on the same port (Linux).
+def drop_new_connections(listening: socket.socket) -> None:
+    """Drop the first packet of each new connection (Linux); the client sends it again after a second.
 
-    Closing the socket would reset those that the kernel has put into its queue. So it gets a socket
-    filter first, which drops their first packet; they send it again after a second.
+    Another release listens on the same port by then. Closing the socket at once would reset the
+    connections in the kernel's queue.
     """
     if sys.platform != "linux":
         return
@@ -64,21 +66,20 @@ def turn_away(listening: socket.socket) -> None:
 
 
 def listen(port: int, host: str) -> list[socket.socket]:
-    """Sockets that another release may listen on beside these, so that no request is missed."""
-    found = [_listen(port, host)]
-    if hasattr(socket, "SO_REUSEPORT"):
-        port = found[0].getsockname()[1]
-        found += [_listen(port, host) for _ in range(SOCKETS - 1)]
-    return found
+    """Sockets on a port (0: a free one) on which another release may listen too; raises UserError."""
+    first = _listen(port, host)
+    if not hasattr(socket, "SO_REUSEPORT"):
+        return [first]
+    return [first, *(_listen(first.getsockname()[1], host) for _ in range(SOCKETS - 1))]
 
 
 def _listen(port: int, host: str) -> socket.socket:
-    found = socket.socket()
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "SO_REUSEPORT"):
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
-        found.bind((host, port))
+        listening.bind((host, port))
     except OSError as error:
         raise UserError(f"port {port} of {host} cannot be used: {error.strerror}") from None
-    return found
+    return listening

@@ -1,10 +1,11 @@
-"""Keep a service running on this machine: who dies is started again, who cannot start is not.
+"""Restarts the service on this machine; gives up if its first start fails within 10 s.
 
 The target `local` runs this module with `--env dev --port 8001`, the arguments of the step `service`;
-for a container Kubernetes does the same. All that the service imports
-is imported here, once: so a new process of it answers in half the time.
+for a container Kubernetes does the same. The supervisor imports the service's modules once, so a
+restarted service answers in half the time.
 """
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -14,32 +15,44 @@ import time
 from typing import Any
 
 from ...experiment.cli import imported
-from ...experiment.cli import main as step
+from ...experiment.cli import main as run_step
 from ...experiment.redaction import guard
 
-PARENT = "SERVICE_PARENT"  # the variable that tells a service who looks after it
-YOUNG = 10  # seconds: what fails sooner than that at first will not do better the next time
-PAUSE = 30  # seconds at most between two starts
-# Elsewhere libraries of the system do not bear a fork.
+PARENT = "SERVICE_PARENT"  # the environment variable with the supervisor's process id
+MIN_UPTIME_SECONDS = 10  # a first start that fails sooner will fail again
+MAX_PAUSE_SECONDS = 30  # between two starts
+# On other systems than Linux, some system libraries fail after a fork.
 PROCESSES: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 log = logging.getLogger(__name__)
 
 
 def serve(arguments: list[str]) -> None:
+    """Run the step `service` in this process, and exit."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    sys.exit(step(["service", *arguments]))
+    sys.exit(run_step(["service", *arguments]))
 
 
 def start(arguments: list[str]) -> Any:
+    """A process that serves."""
     child = PROCESSES.Process(target=serve, args=(arguments,))
     child.start()
     return child
 
 
+async def end_with(parent: int) -> None:
+    """End this process within a second of its supervisor's end."""
+    while os.getppid() == parent:
+        await asyncio.sleep(1)
+    signal.raise_signal(signal.SIGTERM)
+
+
 def main(arguments: list[str]) -> int:
-    stopped, first, again = False, True, -1
+    """Serve until SIGTERM or SIGINT; returns the exit code of the service."""
+    stopped = False
+    first = True
+    quick_ends = 0  # of the last starts, one after the other
     os.environ |= {PARENT: str(os.getpid()), "MLFLOW_DISABLE_TELEMETRY": "true"}
     imported("delivery.service.app")
     child = start(arguments)
@@ -54,16 +67,18 @@ def main(arguments: list[str]) -> int:
     while True:
         begin = time.monotonic()
         child.join()
-        lived, code = time.monotonic() - begin, child.exitcode or 0
-        if stopped or (first and lived < YOUNG and code > 0):
+        uptime = time.monotonic() - begin
+        code = child.exitcode or 0
+        if stopped or (first and uptime < MIN_UPTIME_SECONDS and code > 0):
             return code
-        again = again + 1 if lived < YOUNG else 0
-        pause = min(2**again - 1, PAUSE)
+        first = False
+        quick_ends = quick_ends + 1 if uptime < MIN_UPTIME_SECONDS else 0
+        pause = min(2 ** max(quick_ends - 1, 0) - 1, MAX_PAUSE_SECONDS)
         log.error("the service ended with %d: it is started again in %d s", code, pause)
         time.sleep(pause)
         if stopped:
             return code
-        child, first = start(arguments), False
+        child = start(arguments)
 
 
 if __name__ == "__main__":
