@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ...experiment import reports
 from ...experiment.errors import UserError
 from ...experiment.params import ROOT, load
 from ...experiment.redaction import redact
@@ -59,7 +60,6 @@ def run(against: str, rows: int) -> None:
         old = before.get(name, float("nan"))
         bold = "**" if name == load().evaluate.metric else ""
         lines.append(f"| {bold}{name}{bold} | {old:.4f} | {value:.4f} | {value - old:+.4f} |")
-    (ROOT / "reports").mkdir(exist_ok=True)
-    (ROOT / "reports/compare.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    reports.write("compare.md", "\n".join([*lines, ""]))
     for line in lines:
         log.info("%s", line)

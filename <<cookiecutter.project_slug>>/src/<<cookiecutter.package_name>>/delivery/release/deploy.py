@@ -5,16 +5,15 @@ this one runs; for the first environment it builds the release, and takes the ch
 is named like the environment says which version serves there.
 """
 
-import json
 import logging
 import time
 
 import filelock
 
-from ...experiment import tracking
+from ...experiment import reports, tracking
 from ...experiment.errors import UserError
 from ...experiment.markdown import plain
-from ...experiment.params import ROOT, load
+from ...experiment.params import load
 from ...experiment.redaction import redact
 from ...experiment.registry import find_version, load_model, require_version
 from .. import settings
@@ -90,10 +89,9 @@ def deploy(
 
 def _write(written: dict) -> None:
     """Write reports/deployment-ENV.json, and .md to read."""
-    (ROOT / "reports").mkdir(exist_ok=True)
-    path = ROOT / f"reports/deployment-{written['environment']}.json"
-    path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    name = f"deployment-{written['environment']}"
+    reports.write_json(f"{name}.json", written)
     title = f"# {written['decision']}: {written['environment']}, version {written['version']}"
     lines = [title, "", f"Release `{written['image']}`", ""]
     lines += [f"- {plain(text)}" for text in written["checks"]]
-    path.with_suffix(".md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    reports.write(f"{name}.md", "\n".join([*lines, ""]))
