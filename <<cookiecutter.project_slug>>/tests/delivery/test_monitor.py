@@ -184,7 +184,7 @@ def test_a_segment_is_judged_beside_what_it_was(own):
     record = pd.DataFrame({"segment": ["word = odd", "word = even"], "mae": 1.1, "rows": 900})
     record = record.assign(model="candidate")
     limits = live_metrics.gate.Gate()
-    found = live_metrics.segment_metrics(for_gate(one, own), one.labels, record, limits, own)
+    found = live_metrics.segments(for_gate(one, own), one.labels, record, limits, own)
     assert {part["segment"]: part["worse"] for part in found} == {
         "word = odd": True,
         "word = even": False,
@@ -536,9 +536,8 @@ def test_the_page_escapes_what_comes_from_the_data(watched, served, settle):
     served(number=2, days=1)
     params, limits = load(watched / "params.yaml"), delivery_settings.load()
     table = Table(releases.prediction_log_url())
-    report = collect.observe_environment(
-        "dev", table, time.time(), params, limits, training.load()
-    )
+    config = collect.Config(params, limits, training.load())
+    report = collect.observe_environment("dev", table, time.time(), config)
     content = report.content
     first = {"rows": 900, "reference": 0.5, "allowed": 0.4, "worse": True}
     segment = first | {"segment": BAD, "value": 0.3, "interval": (0.2, np.nan)}

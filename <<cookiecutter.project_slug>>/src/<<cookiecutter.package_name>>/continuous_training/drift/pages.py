@@ -1,6 +1,7 @@
-"""HTML pages from the package's templates: each is one file without scripts, for a desk or a phone.
+"""Pages from the package's templates: each is one file without scripts, for a desk or a phone.
 
-Whatever a template is given is escaped. A template is named by its path inside the package.
+Whatever an HTML template is given is escaped; a Markdown template uses the filter `markdown`. A template
+is named by its path inside the package.
 """
 
 import math
@@ -8,6 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ...experiment.markdown import plain
 
 
 def moment(seconds: float, form: str = "%d %b %Y, %H:%M") -> str:
@@ -30,6 +34,11 @@ def interval(ends: tuple[float, float] | None) -> str:
     return f"{number(ends[0])} to {number(ends[1])}"
 
 
+def markdown(text: str) -> Markup:
+    """One line in which no mark of Markdown has a meaning, and nobody is mentioned."""
+    return Markup(plain(text).replace("@", "@\u200b"))  # noqa: S704, for `plain` escapes it
+
+
 def render(template: str, **values: Any) -> str:
     """The text of a template; raises jinja2.UndefinedError for a value that it lacks."""
     environment = Environment(
@@ -40,4 +49,5 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"moment": moment, "number": number, "interval": interval}
+    environment.filters |= {"markdown": markdown}
     return environment.get_template(template).render(values)

@@ -33,6 +33,16 @@ MAX_VERSIONS = 6  # the newest ones, which are reported
 MAX_DECISIONS = 200  # the newest ones, which are read
 TRAFFIC_BINS = 60
 METRIC_BINS = 32
+SERVICE_COUNTS = ["prediction_log_dropped", "prediction_log_rejected", "prediction_log_size"]
+SERVICE_COUNTS += ["refused_versions"]
+
+
+class Config(NamedTuple):
+    """The settings that monitoring reads."""
+
+    params: Params  # params.yaml
+    delivery: settings.Settings  # delivery.yaml
+    training: training.Settings  # continuous_training.yaml
 
 
 @dataclass
@@ -42,7 +52,7 @@ class EnvironmentReport:
     content: dict[str, Any]
     traffic: pd.DataFrame  # as of `PredictionLog.traffic`
     bin_seconds: int  # of the traffic
-    events: list[dict[str, Any]]
+    events: list[dict[str, Any]]  # as of `decisions`
     drift_counts: live_drift.LiveCounts | None = None
 
 
@@ -56,16 +66,10 @@ class VersionLog(NamedTuple):
     classes: np.ndarray | None
 
 
-def observe_environment(
-    env: str,
-    table: Table,
-    now: float,
-    params: Params,
-    limits: settings.Settings,
-    rules: training.Settings,
-) -> EnvironmentReport:
+def observe_environment(env: str, table: Table, now: float, config: Config) -> EnvironmentReport:
     """All that can be measured of an environment at a moment (seconds since 1970)."""
-    since = now - limits.monitor.days * DAY
+    params, limits = config.params, config.delivery.monitor
+    since = now - limits.days * DAY
     log = label_join.PredictionLog(table, env, since)
     span = log.span()
     seconds = span[1] - max(span[0], since) if span else 0
@@ -74,33 +78,52 @@ def observe_environment(
     alias = find_version(tracking.connect(), params.register_.name, env)
     answered = traffic.loc[~traffic["shadow"].astype(bool), "version"]
     main = int(alias.version if alias else answered.iloc[-1] if len(answered) else 0)
-    content: dict[str, Any] = {
+    notes: list[str] = []
+    versions: dict[str, dict[str, Any]] = {}
+    content = {
         "schema": 2,
         "environment": env,
         "version": main or None,
         "time": now,
         "metric": params.evaluate.metric,
-        "versions": {},
+        "versions": versions,
         "drift": {},
-        "notes": [],
+        "service": service_counts(targets.of(env, config.delivery).url) if alias else None,
+        "notes": notes,
     }
     report = EnvironmentReport(content, traffic, bin_seconds, decisions(env, since))
-    logs = _read_versions(log, report, params, limits.monitor)
+    logs = {}
+    for number in traffic.groupby("version")["time"].max().sort_values().index[-MAX_VERSIONS:]:
+        rows, more = log.newest(int(number), limits.rows)
+        versions[str(number)] = entry = _traffic_entry(traffic[traffic["version"] == number], rows)
+        if more:
+            text = f"version {number}: only the newest {limits.rows:,} of {entry['rows']:,}"
+            notes.append(f"{text} predictions are read (monitor.rows)")
+        entry["truncated"] = more
+        try:
+            logs[int(number)] = _version_log(number, rows, params)
+        except UserError as error:
+            notes.append(f"version {number}: {error}")
     if main in logs:
-        _add_drift(logs[main], report, params, limits.monitor, rules.drift)
+        try:
+            own = logs[main]
+            counts = live_drift.count_live(own.version, own.sent, own.logged, limits.rows, params)
+            content["drift"] = live_drift.report(counts, config.training.drift)
+            report.drift_counts = counts
+        except UserError as error:
+            notes.append(f"drift: {error}")
     predictions = {number: own.predictions for number, own in logs.items()}
-    labelled = label_join.join(predictions, params, content["notes"])
+    labelled = label_join.join(predictions, params, notes)
     min_width = live_metrics.bin_width(seconds, METRIC_BINS)
     for number, rows in labelled.items():
-        entry = content["versions"][str(number)]
-        entry |= _live_entry(logs[number], rows, content["notes"], params, limits.monitor, rules)
-        if len(rows.rows):
-            allowed = entry["allowed"]
-            entry |= _measure(logs[number], rows, allowed, min_width, params, limits.monitor, rules)
+        versions[str(number)] |= _live_entry(logs[number], rows, min_width, config)
+        if rows.ambiguous:
+            text = f"version {number}: {rows.ambiguous:,} predictions fit several labelled rows"
+            notes.append(f"{text} and are left out; data.id would tell them apart")
         if number != main and main in labelled and len(rows.rows) and len(labelled[main].rows):
             classes = [logs[version].classes for version in (main, number)]
-            entry["comparison"] = live_metrics.compare_versions(
-                labelled[main], rows, classes, main, limits.monitor.labelled, params
+            versions[str(number)]["comparison"] = live_metrics.compare_versions(
+                labelled[main], rows, classes, main, limits.labelled, params
             )
     newest = [rows.rows["time"].max() for rows in labelled.values() if len(rows.rows)]
     content["staleness"] = {
@@ -108,42 +131,21 @@ def observe_environment(
         "prediction": (now - span[1]) / DAY if span else None,
         "label": (now - max(newest, default=span[0])) / DAY if span else None,
     }
-    content["service"] = service_counts(targets.of(env, limits).url) if alias else None
     return report
 
 
-def _read_versions(
-    log: label_join.PredictionLog,
-    report: EnvironmentReport,
-    params: Params,
-    limits: settings.Monitor,
-) -> dict[int, VersionLog]:
-    """Add an entry for each of the newest versions; returns the logs of those that can be loaded."""
-    logs = {}
-    last_times = report.traffic.groupby("version")["time"].max().sort_values()
-    for number in map(int, last_times.index[-MAX_VERSIONS:]):
-        rows, more = log.newest(number, limits.rows)
-        counts = report.traffic[report.traffic["version"] == number][["rows", "failures"]].sum()
-        milliseconds = rows.drop_duplicates("request")["seconds"] * 1000
-        report.content["versions"][str(number)] = {
-            "rows": int(counts["rows"]),
-            "failures": int(counts["failures"]),
-            "truncated": more,
-            "shadow": bool(rows["shadow"].any()),
-            "requests": len(milliseconds),
-            "p50": float(milliseconds.quantile(0.5)),
-            "p99": float(milliseconds.quantile(0.99)),
-            "over_time": [],
-        }
-        notes = report.content["notes"]
-        if more:
-            text = f"version {number}: only the newest {limits.rows:,} of {counts['rows']:,}"
-            notes.append(f"{text} predictions are read (monitor.rows)")
-        try:
-            logs[number] = _version_log(number, rows, params)
-        except UserError as error:
-            notes.append(f"version {number}: {error}")
-    return logs
+def _traffic_entry(traffic: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
+    """Counts of a version, from its traffic; times of its requests (ms), from its newest rows."""
+    milliseconds = rows.drop_duplicates("request")["seconds"] * 1000
+    return {
+        "rows": int(traffic["rows"].sum()),
+        "failures": int(traffic["failures"].sum()),
+        "shadow": bool(rows["shadow"].any()),
+        "requests": len(milliseconds),
+        "p50": float(milliseconds.quantile(0.5)),
+        "p99": float(milliseconds.quantile(0.99)),
+        "over_time": [],
+    }
 
 
 def _version_log(number: int, rows: pd.DataFrame, params: Params) -> VersionLog:
@@ -159,68 +161,28 @@ def _version_log(number: int, rows: pd.DataFrame, params: Params) -> VersionLog:
     return VersionLog(version, rows, sent, predictions, getattr(loaded.model, "classes_", None))
 
 
-def _add_drift(
-    own: VersionLog,
-    report: EnvironmentReport,
-    params: Params,
-    limits: settings.Monitor,
-    rule: training.Drift,
-) -> None:
-    """Add the drift of the main version, or a note that says why it is not known."""
-    try:
-        counts = live_drift.count_live(own.version, own.sent, own.logged, limits.rows, params)
-    except UserError as error:
-        report.content["notes"].append(f"drift: {error}")
-        return
-    report.drift_counts = counts
-    report.content["drift"] = live_drift.report(counts, rule)
-
-
 def _live_entry(
-    own: VersionLog,
-    labelled: label_join.Labelled,
-    notes: list[str],
-    params: Params,
-    limits: settings.Monitor,
-    rules: training.Settings,
+    own: VersionLog, labelled: label_join.Labelled, min_width: int, config: Config
 ) -> dict[str, Any]:
-    """How many predictions have a label, and the metric when the version was judged."""
-    if labelled.ambiguous:
-        text = f"version {own.version.version}: {labelled.ambiguous:,} predictions fit several"
-        notes.append(f"{text} labelled rows and are left out; data.id would tell them apart")
+    """A version's metrics on what is labelled by now, beside `reference`, that when it was judged."""
+    params, rule = config.params, config.training.triggers.degradation
     metric = params.evaluate.metric
-    rule = rules.triggers.degradation
     reference = degradation.judged(own.version, metric)
-    return {
-        "labelled": len(labelled.rows),
-        "waiting": labelled.waiting,
-        "ambiguous": labelled.ambiguous,
-        "reference": reference,
-        "allowed": degradation.allowed(reference, metric, rule.tolerance) if rule else math.nan,
-    }
-
-
-def _measure(
-    own: VersionLog,
-    labelled: label_join.Labelled,
-    allowed: float,
-    min_width: int,
-    params: Params,
-    limits: settings.Monitor,
-    rules: training.Settings,
-) -> dict[str, Any]:
-    """A version's metrics: in all (`allowed` is the worst that is no degradation), by segment, over time."""
-    metric = params.evaluate.metric
+    allowed = degradation.allowed(reference, metric, rule.tolerance) if rule else math.nan
+    entry: dict[str, Any] = {"labelled": len(labelled.rows), "waiting": labelled.waiting}
+    entry |= {"ambiguous": labelled.ambiguous, "reference": reference, "allowed": allowed}
+    if labelled.rows.empty:
+        return entry
     (judged,) = live_metrics.for_gate([labelled], [own.classes], params)
+    entry |= live_metrics.all_metrics(judged, params)
+    value, interval = entry["value"], entry["interval"]
     times = labelled.rows["time"].to_numpy()
     record = challenger.record(own.version)
-    segments = live_metrics.segment_metrics(judged, labelled.labels, record, rules.gate, params)
-    measured = live_metrics.all_metrics(judged, params)
-    value, interval = measured["value"], measured["interval"]
-    return measured | {
+    gate = config.training.gate
+    return entry | {
         "worse": live_metrics.surely_worse(metric, value, interval, allowed),
-        "enough_labels": live_metrics.enough_labels(judged, limits.labelled),
-        "segments": segments,
+        "enough_labels": live_metrics.enough_labels(judged, config.delivery.monitor.labelled),
+        "segments": live_metrics.segments(judged, labelled.labels, record, gate, params),
         "over_time": live_metrics.over_time(judged, times, metric, min_width),
     }
 
@@ -232,18 +194,12 @@ def service_counts(url: str) -> dict[str, Any]:
         samples = [s for family in text_string_to_metric_families(text) for s in family.samples]
     except (httpx.HTTPError, ValueError):
         return {"url": redact(url), "answers": False}
-    values = {s.name: s.value for s in samples if not s.labels}
+    values = {s.name.removesuffix("_total"): s.value for s in samples if not s.labels}
     by_status = {s.labels["status"]: s.value for s in samples if s.name == "requests_total"}
-    return {
-        "url": redact(url),
-        "answers": True,
-        "prediction_log_dropped": int(values.get("prediction_log_dropped", 0)),
-        "prediction_log_rejected": int(values.get("prediction_log_rejected", 0)),
-        "prediction_log_size": int(values.get("prediction_log_size", 0)),
-        "refused_versions": int(values.get("refused_versions_total", 0)),
-        "requests": sum(by_status.values()),
-        "failed": sum(count for status, count in by_status.items() if status.startswith("5")),
-    }
+    failed = sum(count for status, count in by_status.items() if status.startswith("5"))
+    counts: dict[str, float] = {name: int(values.get(name, 0)) for name in SERVICE_COUNTS}
+    counts |= {"requests": sum(by_status.values()), "failed": failed}
+    return {"url": redact(url), "answers": True} | counts
 
 
 def _days_since_fitted(own: VersionLog, params: Params, now: float) -> float | None:

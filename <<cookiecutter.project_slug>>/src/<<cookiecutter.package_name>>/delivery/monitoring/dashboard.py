@@ -4,8 +4,7 @@ import math
 from typing import Any
 
 from ...continuous_training.drift.charts import share_bars
-from ...continuous_training.drift.pages import interval, number, render
-from ...experiment.markdown import plain
+from ...continuous_training.drift.pages import render
 from . import charts
 from .collect import EnvironmentReport
 
@@ -100,25 +99,6 @@ def _features(report: EnvironmentReport) -> list[tuple[str, dict[str, Any], list
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """reports/monitor.md."""
-
-    def safe(text: str) -> str:
-        return plain(text).replace("@", "@\u200b")  # mentions nobody
-
-    lines = [f"# {safe(headline(content))}", ""]
-    for alert in content["alerts"]:
-        new = "**new** " if alert["new"] else ""
-        lines.append(f"- {new}{alert['name']}: {safe(alert['message'])}")
-    if content["versions"]:
-        lines += ["", f"| version | | rows | labelled | {content['metric']} | when judged |"]
-        lines.append("|---|---|---|---|---|---|")
-    notes = list(content["notes"])
-    for version, entry in content["versions"].items():
-        value = f"{number(entry.get('value'))} ({interval(entry.get('interval'))})"
-        counts = f"{entry['rows']:,} | {entry.get('labelled', 0):,}"
-        cells = [version, roles(content)[version], counts, value, number(entry.get("reference"))]
-        lines.append(f"| {' | '.join(cells)} |")
-        if entry.get("comparison"):
-            notes.append(f"version {version}: {entry['comparison']['message']}")
-    lines += ["", *(f"- {safe(note)}" for note in notes)]
-    return "\n".join([*lines, ""])
+    """reports/monitor.md; it mentions nobody, and what comes from the data is mere text."""
+    template = "delivery/monitoring/monitor.md.jinja"
+    return render(template, title=headline(content), report=content, roles=roles(content))

@@ -45,25 +45,24 @@ class PredictionLog:
         """Counts by time bin, oldest first: columns version, shadow, time (its start), rows, failures."""
         version, shadow = self.columns.version, self.columns.shadow
         place = sql.cast(self.columns.time, sql.BigInteger) // bin_seconds
-        failures = sql.func.count() - sql.func.count(self.columns.prediction)
-        query = sql.select(version, shadow, place, sql.func.count(), failures)
+        rows = sql.func.count()
+        failures = rows - sql.func.count(self.columns.prediction)
+        query = sql.select(
+            version, shadow, place.label("time"), rows.label("rows"), failures.label("failures")
+        )
         query = query.where(self.chosen).group_by(version, shadow, place)
-        frame = self._read(query, ["version", "shadow", "time", "rows", "failures"])
+        frame = pd.read_sql(query, self.engine)
         frame["time"] *= bin_seconds
         return frame.sort_values("time", ignore_index=True)
 
     def newest(self, version: int, rows: int) -> tuple[pd.DataFrame, bool]:
         """The newest rows of a version, newest first, and whether there are more of them."""
-        names = ["request", "row", "time", "seconds", "shadow", "features", "prediction"]
+        names = ("request", "row", "time", "seconds", "shadow", "features", "prediction")
         query = sql.select(*(self.columns[name] for name in names))
         query = query.where(self.chosen, self.columns.version == version).limit(rows + 1)
         order = (self.columns.time.desc(), self.columns.request, self.columns.row)
-        frame = self._read(query.order_by(*order), names)
+        frame = pd.read_sql(query.order_by(*order), self.engine)
         return frame.head(rows), len(frame) > rows
-
-    def _read(self, query: sql.Select, names: list[str]) -> pd.DataFrame:
-        with self.engine.connect() as connection:
-            return pd.DataFrame([tuple(row) for row in connection.execute(query)], columns=names)
 
 
 def inputs(logged: pd.DataFrame, kinds: Kinds, also: str | None) -> pd.DataFrame:

@@ -67,7 +67,7 @@ def all_metrics(judged: gate.Judged, params: Params) -> dict[str, Any]:
     return {"value": value, "interval": interval, "metrics": every}
 
 
-def segment_metrics(
+def segments(
     judged: gate.Judged,
     labels: pd.DataFrame,
     record: pd.DataFrame | None,

@@ -15,7 +15,7 @@ from ...continuous_training.decision import history
 from ...continuous_training.decision.triggers import EXPERIMENT
 from ...experiment import reports, tracking
 from ...experiment.errors import UserError
-from ...experiment.params import Params, load
+from ...experiment.params import load
 from ...experiment.registry import find_version
 from .. import settings
 from ..release import releases
@@ -23,23 +23,19 @@ from ..service.prediction_log import Table
 from . import dashboard
 from .alert_rules import conditions
 from .alerts import AlertKey, AlertTable
-from .collect import EnvironmentReport, observe_environment
+from .collect import Config, EnvironmentReport, observe_environment
 
 log = logging.getLogger(__name__)
 
 
-def update_alerts(
-    report: EnvironmentReport,
-    alerts: AlertTable,
-    params: Params,
-    limits: settings.Monitor,
-    rules: training.Settings,
-) -> None:
+def update_alerts(report: EnvironmentReport, alerts: AlertTable, config: Config) -> None:
     """Open and close alerts, send the new ones to the webhook, and add to the report what is open.
 
     Adds `alerts`; `retrain`, the name and the reason of an alert that asks for retraining; and
     `experiment`, why a new experiment is needed instead. Without a reason these two are None.
     """
+    params, rules = config.params, config.training
+    limits = config.delivery.monitor
     content = report.content
     current = conditions(content, limits)
     before = {alert.key for alert in alerts.open()}
@@ -77,17 +73,14 @@ def update_alerts(
 
 
 def run(env: str = "production", retrain: bool = False) -> None:
-    params = load()
-    limits = settings.load()
-    rules = training.load()
-    now = time.time()
-    settings.before(env, limits)
+    config = Config(load(), settings.load(), training.load())
+    settings.before(env, config.delivery)
     table = Table(releases.prediction_log_url())
     try:
         table.make()
-        alerts = AlertTable(table.engine, env, now)
-        report = observe_environment(env, table, now, params, limits, rules)
-        update_alerts(report, alerts, params, limits.monitor, rules)
+        now = time.time()
+        report = observe_environment(env, table, now, config)
+        update_alerts(report, AlertTable(table.engine, env, now), config)
     except sql.exc.SQLAlchemyError as error:
         reason = " ".join(str(error.__cause__ or error).split())
         raise UserError(f"PREDICTION_LOG_URL: the database cannot be used: {reason}") from None
