@@ -142,9 +142,7 @@ def test_what_cannot_be_used_is_left_out_and_noted(own, tmp_path):
     assert "no labels of c: " in other
 
 
-def labelled(
-    error: float, days: int = 20, rows: int = 2000, seed: int = 0
-) -> label_join.Labelled:
+def labelled(error: float, days: int = 20, rows: int = 2000, seed: int = 0) -> label_join.Labelled:
     """Predictions that are wrong by so much on average."""
     random, k = np.random.default_rng(seed), np.arange(rows)
     time = pd.Timestamp("2025-01-01") + pd.to_timedelta(k % days, unit="D")
@@ -155,7 +153,7 @@ def labelled(
 
 
 def for_gate(one: label_join.Labelled, params: Params) -> live_metrics.gate.Judged:
-    return live_metrics.for_gate([one], [None], params)[0]
+    return live_metrics.for_gate([one], params)[0]
 
 
 def test_a_verdict_takes_an_interval_and_rows_enough(own):
@@ -192,13 +190,11 @@ def test_a_segment_is_judged_beside_what_it_was(own):
 
 
 def compared(other: label_join.Labelled, rows: int, params: Params) -> dict | None:
-    return live_metrics.compare_versions(labelled(1.0), other, [None, None], 1, rows, params)
+    return live_metrics.compare_versions(labelled(1.0), other, 1, rows, params)
 
 
 def test_two_versions_are_told_apart_or_not(own):
-    verdicts = [
-        compared(labelled(error, seed=1), 500, own)["verdict"] for error in (0.5, 1.0, 2.0)
-    ]
+    verdicts = [compared(labelled(error, seed=1), 500, own)["verdict"] for error in (0.5, 1.0, 2.0)]
     assert verdicts == ["better", "not told apart yet", "worse"]
     assert compared(labelled(9.0, seed=1), 5000, own)["verdict"] == "not told apart yet"
     later = labelled(0.5)

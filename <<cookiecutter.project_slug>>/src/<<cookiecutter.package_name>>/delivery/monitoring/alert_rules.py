@@ -5,6 +5,7 @@ from typing import Any
 
 from ..settings import Monitor
 from .alerts import AlertKey, Conditions
+from .collect import main_version
 
 MIN_REQUESTS = 100  # below so many their p99 says nothing
 
@@ -12,7 +13,7 @@ MIN_REQUESTS = 100  # below so many their p99 says nothing
 def conditions(content: dict[str, Any], limits: Monitor) -> Conditions:
     """Whether each alert holds, from what reports/monitor.json holds; None where it cannot be told."""
     number = content["version"] or 0
-    main = content["versions"].get(str(number), {})
+    main = main_version(content)
     rules: Conditions = {}
     if main:
         rules |= _metric(number, main, content["metric"])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ...continuous_training.drift.charts import Bar, Chart, Dot, Line
 from ...continuous_training.drift.pages import interval, moment, number
-from .collect import EnvironmentReport
+from .collect import EnvironmentReport, main_version
 
 SIGNS = {"promoted": "▲", "refused": "✕", "rolled back": "↩", "deployed": "●"}
 LIMIT_COLORS = {"reference": "dim", "allowed": "alarm"}
@@ -49,7 +49,7 @@ def version_colors(content: dict[str, Any]) -> dict[int, str]:
 
 def limit_lines(content: dict[str, Any]) -> dict[str, float]:
     """The main version's metric when it was judged, and what it may come to; those that are known."""
-    main = content["versions"].get(str(content["version"]), {})
+    main = main_version(content)
     lines = {name: main.get(name, math.nan) for name in LIMIT_COLORS}
     return {name: value for name, value in lines.items() if math.isfinite(value)}
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import httpx
-import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from prometheus_client.parser import text_string_to_metric_families
@@ -63,7 +62,6 @@ class VersionLog(NamedTuple):
     logged: pd.DataFrame
     sent: pd.DataFrame
     predictions: label_join.Predictions
-    classes: np.ndarray | None
 
 
 def observe_environment(env: str, table: Table, now: float, config: Config) -> EnvironmentReport:
@@ -121,9 +119,8 @@ def observe_environment(env: str, table: Table, now: float, config: Config) -> E
             text = f"version {number}: {rows.ambiguous:,} predictions fit several labelled rows"
             notes.append(f"{text} and are left out; data.id would tell them apart")
         if number != main and main in labelled and len(rows.rows) and len(labelled[main].rows):
-            classes = [logs[version].classes for version in (main, number)]
             versions[str(number)]["comparison"] = live_metrics.compare_versions(
-                labelled[main], rows, classes, main, limits.labelled, params
+                labelled[main], rows, main, limits.labelled, params
             )
     newest = [rows.rows["time"].max() for rows in labelled.values() if len(rows.rows)]
     content["staleness"] = {
@@ -132,6 +129,11 @@ def observe_environment(env: str, table: Table, now: float, config: Config) -> E
         "label": (now - max(newest, default=span[0])) / DAY if span else None,
     }
     return report
+
+
+def main_version(content: dict[str, Any]) -> dict[str, Any]:
+    """The entry of the version that answers; {} if it has not predicted anything."""
+    return content["versions"].get(str(content["version"]), {})
 
 
 def _traffic_entry(traffic: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
@@ -158,7 +160,8 @@ def _version_log(number: int, rows: pd.DataFrame, params: Params) -> VersionLog:
     if not key and params.data.id not in sent:
         raise UserError("its rows were sent without any input")
     predictions = label_join.with_keys(rows, sent, key, params)
-    return VersionLog(version, rows, sent, predictions, getattr(loaded.model, "classes_", None))
+    predictions = predictions._replace(classes=getattr(loaded.model, "classes_", None))
+    return VersionLog(version, rows, sent, predictions)
 
 
 def _live_entry(
@@ -173,7 +176,7 @@ def _live_entry(
     entry |= {"ambiguous": labelled.ambiguous, "reference": reference, "allowed": allowed}
     if labelled.rows.empty:
         return entry
-    (judged,) = live_metrics.for_gate([labelled], [own.classes], params)
+    (judged,) = live_metrics.for_gate([labelled], params)
     entry |= live_metrics.all_metrics(judged, params)
     value, interval = entry["value"], entry["interval"]
     times = labelled.rows["time"].to_numpy()

@@ -6,7 +6,7 @@ from typing import Any
 from ...continuous_training.drift.charts import share_bars
 from ...continuous_training.drift.pages import render
 from . import charts
-from .collect import EnvironmentReport
+from .collect import EnvironmentReport, main_version
 
 EVENTS = 20  # the newest ones, which are listed
 
@@ -14,7 +14,7 @@ EVENTS = 20  # the newest ones, which are listed
 def headline(content: dict[str, Any]) -> str:
     """The state of an environment in a few words."""
     env, version = content["environment"], content["version"]
-    main = content["versions"].get(str(version), {})
+    main = main_version(content)
     names = sorted({alert["name"].replace("_", " ") for alert in content["alerts"]})
     if not version:
         return f"{env}: nothing is deployed, and nothing was predicted yet"
@@ -43,7 +43,7 @@ def roles(content: dict[str, Any]) -> dict[str, str]:
 def page(report: EnvironmentReport) -> str:
     """reports/monitor.html."""
     content = report.content
-    main = content["versions"].get(str(content["version"]), {})
+    main = main_version(content)
     plots = {}
     if len(report.traffic):
         axis = charts.TimeAxis(report)

@@ -112,6 +112,7 @@ class Predictions(NamedTuple):
     rows: pd.DataFrame
     kinds: Kinds  # of the inputs that are hashed
     ids: np.ndarray  # those keys that are the hash of an id
+    classes: np.ndarray | None = None  # of the model
 
 
 def with_keys(
@@ -137,6 +138,7 @@ class Labelled(NamedTuple):
     labels: pd.DataFrame
     waiting: int
     ambiguous: int
+    classes: np.ndarray | None = None  # of the model
 
 
 def join(
@@ -177,7 +179,8 @@ def _side_by_side(own: Predictions, matches: list[pd.DataFrame], target: str) ->
     labels = labels[~several]
     rows = own.rows[own.rows["key"].isin(labels.index)]
     waiting = len(own.rows) - len(rows) - ambiguous
-    return Labelled(rows, labels.loc[rows["key"]].set_axis(rows.index), waiting, ambiguous)
+    labels = labels.loc[rows["key"]].set_axis(rows.index)
+    return Labelled(rows, labels, waiting, ambiguous, own.classes)
 
 
 def labelled_batches(params: Params, notes: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:

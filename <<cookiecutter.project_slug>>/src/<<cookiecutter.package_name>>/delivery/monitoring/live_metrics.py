@@ -29,17 +29,16 @@ def bin_width(seconds: float, bins: int) -> int:
     return next((width for width in BIN_SECONDS if seconds / width <= bins), BIN_SECONDS[-1])
 
 
-def for_gate(
-    versions: list[Labelled], classes: list[np.ndarray | None], params: Params
-) -> list[gate.Judged]:
+def for_gate(versions: list[Labelled], params: Params) -> list[gate.Judged]:
     """The labelled predictions of each version as the gate takes them; a day has one number in all."""
     days = gate.days(pd.concat([version.labels for version in versions]), params)
-    converted, start = [], 0
-    for version, own_classes in zip(versions, classes, strict=True):
+    converted = []
+    start = 0
+    for version in versions:
         end = start + len(version.labels)
         predicted = np.array([json.loads(p) for p in version.rows["prediction"]], float)
         _, y = data.xy(version.labels.assign(**{"": 0.0}), params, any_classes=True)
-        converted.append(gate.Judged(y, predicted, own_classes, days[start:end]))
+        converted.append(gate.Judged(y, predicted, version.classes, days[start:end]))
         start = end
     return converted
 
@@ -127,17 +126,11 @@ def over_time(
 
 
 def compare_versions(
-    main: Labelled,
-    other: Labelled,
-    classes: list[np.ndarray | None],
-    main_number: int,
-    min_rows: int,
-    params: Params,
+    main: Labelled, other: Labelled, main_number: int, min_rows: int, params: Params
 ) -> dict[str, Any] | None:
     """`{better, interval, verdict, message}` of another version; None if both did not run together.
 
-    A shadow is compared on the rows that both scored, a canary on those of the same time. `classes` are
-    those of the main version's model, and of the other one's.
+    A shadow is compared on the rows that both scored, a canary on those of the same time.
     """
     rows = [version.rows for version in (main, other)]
     if other.rows["shadow"].any():
@@ -150,10 +143,10 @@ def compare_versions(
     if not chosen[0].any() or chosen[1].mean() < MIN_SHARED:
         return None
     shared = [
-        Labelled(version.rows[mask], version.labels[mask], 0, 0)
+        version._replace(rows=version.rows[mask], labels=version.labels[mask])
         for version, mask in zip((main, other), chosen, strict=True)
     ]
-    before, now = for_gate(shared, classes, params)
+    before, now = for_gate(shared, params)
     name = params.evaluate.metric
     better, interval, own = gate.gain(name, now, before)
     verdict = "not told apart yet"

@@ -40,10 +40,14 @@ log = logging.getLogger(__name__)
 
 
 def sample(folder: Path, rows: int) -> tuple[int, dict[str, float]]:
-    """How many rows of this checkout's data there were, and the metrics of that folder's code."""
-    package, about = __package__.partition(".")[0], load().data
-    asked = json.dumps([str(ROOT / about.source), about.through, rows])
-    command = [sys.executable, "-c", SAMPLE.format(package=package), asked]
+    """Train on a sample of this checkout's data with the code of a folder; returns its rows and metrics.
+
+    Raises UserError if that fails there.
+    """
+    data = load().data
+    arguments = json.dumps([str(ROOT / data.source), data.through, rows])
+    code = SAMPLE.format(package=__package__.partition(".")[0])
+    command = [sys.executable, "-c", code, arguments]
     environment = os.environ | {"PYTHONPATH": str(folder / "src")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
