@@ -18,7 +18,7 @@ class Bar(NamedTuple):
     width: float
     height: float
     color: str
-    label: str = ""  # shown when somebody points at it
+    label: str = ""  # the tooltip
     opacity: float = 1
 
 
@@ -33,7 +33,7 @@ class Dot(NamedTuple):
     x: float
     y: float
     color: str
-    label: str = ""  # shown when somebody points at it
+    label: str = ""  # the tooltip
 
 
 class Chart(NamedTuple):

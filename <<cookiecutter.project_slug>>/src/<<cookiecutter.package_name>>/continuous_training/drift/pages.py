@@ -35,7 +35,7 @@ def interval(ends: tuple[float, float] | None) -> str:
 
 
 def markdown(text: str) -> Markup:
-    """One line in which no mark of Markdown has a meaning, and nobody is mentioned."""
+    """One line of text for Markdown: its marks are escaped, and `@` mentions nobody."""
     return Markup(plain(text).replace("@", "@\u200b"))  # noqa: S704, for `plain` escapes it
 
 

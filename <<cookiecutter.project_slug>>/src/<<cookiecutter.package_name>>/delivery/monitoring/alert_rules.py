@@ -1,4 +1,4 @@
-"""The alert rules: which of the measured values take somebody's attention."""
+"""The alert rules: which of the measured values need attention."""
 
 import math
 from typing import Any
@@ -22,12 +22,10 @@ def conditions(content: dict[str, Any], limits: Monitor) -> Conditions:
         rules[AlertKey("latency", number)] = (slow, message)
     if limits.drift is not None:
         names = [name for name, measures in content["drift"].items() if measures["drifted"]]
-        known = bool(content["drift"]) and main["rows"] >= limits.labelled
+        enough = bool(content["drift"]) and main["rows"] >= limits.labelled
         message = f"version {number}: drifted from the rows that it was fitted on: "
-        rules[AlertKey("drift", number)] = (
-            bool(names) if known else None,
-            message + ", ".join(names),
-        )
+        drifted = bool(names) if enough else None
+        rules[AlertKey("drift", number)] = (drifted, message + ", ".join(names))
     for version, entry in content["versions"].items():
         share = entry["failures"] / entry["rows"]
         message = f"version {version} failed on {share:.1%} of its rows,"
@@ -36,9 +34,8 @@ def conditions(content: dict[str, Any], limits: Monitor) -> Conditions:
     if content["service"] is not None:
         rules |= _service(content["environment"], content["service"], limits)
     if limits.staleness is not None:
-        rules[AlertKey("staleness", number)] = _stale(
-            number, content["staleness"], limits.staleness
-        )
+        stale = _stale(number, content["staleness"], limits.staleness)
+        rules[AlertKey("staleness", number)] = stale
     return rules
 
 
@@ -58,11 +55,8 @@ def _metric(number: int, main: dict[str, Any], metric: str) -> Conditions:
         message = f"version {number}, {part['segment']}: {metric} is {_value(part)} on"
         message += f" {part['rows']:,} rows; it was {part['reference']:.4g}, and may be"
         message += f" {part['allowed']:.4g}"
-        known = main["enough_labels"] and not main["worse"]
-        rules[AlertKey("segment", number, part["segment"])] = (
-            part["worse"] if known else None,
-            message,
-        )
+        part_worse = part["worse"] if main["enough_labels"] and not main["worse"] else None
+        rules[AlertKey("segment", number, part["segment"])] = (part_worse, message)
     return rules
 
 

@@ -19,7 +19,7 @@ class EventSign(NamedTuple):
 
     left: float
     text: str
-    label: str  # shown when somebody points at it
+    label: str  # the tooltip
 
 
 class Plot(NamedTuple):

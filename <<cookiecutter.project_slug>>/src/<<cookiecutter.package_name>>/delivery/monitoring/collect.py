@@ -56,7 +56,7 @@ class EnvironmentReport:
 
 
 class VersionLog(NamedTuple):
-    """A version that has predicted: its rows (n,) as they were logged, and as they were sent."""
+    """A version that has predicted: the rows (n,) as they were logged, and as they were sent."""
 
     version: ModelVersion
     logged: pd.DataFrame
@@ -158,7 +158,7 @@ def _version_log(number: int, rows: pd.DataFrame, params: Params) -> VersionLog:
     sent = label_join.inputs(rows, loaded.kinds, params.data.id)
     key = Kinds({c: k for c, k in loaded.kinds.items() if c in sent and c not in views})
     if not key and params.data.id not in sent:
-        raise UserError("its rows were sent without any input")
+        raise UserError("no input was sent with its rows")
     predictions = label_join.with_keys(rows, sent, key, params)
     predictions = predictions._replace(classes=getattr(loaded.model, "classes_", None))
     return VersionLog(version, rows, sent, predictions)

@@ -99,6 +99,6 @@ def _features(report: EnvironmentReport) -> list[tuple[str, dict[str, Any], list
 
 
 def markdown(content: dict[str, Any]) -> str:
-    """reports/monitor.md; it mentions nobody, and what comes from the data is mere text."""
+    """reports/monitor.md."""
     template = "delivery/monitoring/monitor.md.jinja"
     return render(template, title=headline(content), report=content, roles=roles(content))

@@ -2,8 +2,8 @@
 
 A prediction is matched with a labelled row by `data.id`, if that is set and was sent, else by the hash
 of its inputs. The latest prediction of a row counts, once. Where several labelled rows have the same
-inputs, or contradict each other under one id, nobody can say whose label it is: such predictions are
-counted, and left out.
+inputs, or contradict each other under one id, the label is ambiguous: such predictions are counted, and
+left out.
 """
 
 import json

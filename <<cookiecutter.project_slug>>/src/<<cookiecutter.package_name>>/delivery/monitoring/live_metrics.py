@@ -148,11 +148,11 @@ def compare_versions(
     ]
     before, now = for_gate(shared, params)
     name = params.evaluate.metric
-    better, interval, own = gate.gain(name, now, before)
+    better, interval, reference = gate.gain(name, now, before)
     verdict = "not told apart yet"
     if enough_labels(before, min_rows) and enough_labels(now, min_rows):
         verdict = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else verdict
     message = f"{verdict}: {name} {better:+.4g} (95 %: {interval[0]:+.4g} to {interval[1]:+.4g})"
-    message += f" against version {main_number}'s {own:.4g},"
+    message += f" against version {main_number}'s {reference:.4g},"
     message += f" on {len(now.y):,} and {len(before.y):,} labelled rows"
     return {"better": better, "interval": interval, "verdict": verdict, "message": message}

@@ -117,7 +117,7 @@ def wait_for(target: deployment.Target, limits: settings.Settings, **state: Any)
         if state.items() <= deployment.ready(target.url).items():
             return
         time.sleep(0.2)
-    raise UserError(f"{target.url} does not follow the registry: its log says why")
+    raise UserError(f"{target.url} does not follow the registry: see its log")
 
 
 def check_step(
