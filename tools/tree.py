@@ -45,6 +45,8 @@ def words(path: Path, name: str) -> str:
     text = path.read_text(encoding="utf-8").replace("<< cookiecutter.package_name >>", PACKAGE)
     if path.suffix == ".py":
         text = (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
+    elif path.suffix == ".jinja":
+        text = text.partition("\n")[0].removeprefix("{# ").removesuffix(" #}")
     else:
         lines = text.splitlines()
         comment = [line for line in lines if line.startswith("# ")]

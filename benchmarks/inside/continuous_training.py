@@ -67,11 +67,11 @@ def drift(folder: Path) -> dict:
     cuts = step.bins(reference, step.kinds(reference))
     counts = {name: step.count(frame, cuts) for name, frame in frames.items()}
     known = counts["reference"]
-    observed = step.Observed(1, ["reference"], len(reference), cuts, counts, known)
-    found = step.measured(observed, limits)
-    step.report.page(observed, found, limits)
+    batches = step.BatchCounts(1, ["reference"], len(reference), cuts, counts, known)
+    report = step.report(batches, limits)
+    step.page(batches, report, limits)
     seconds = time.perf_counter() - start
-    drifted = sum(its["drifted"] for its in found["features"].values())
+    drifted = len(step.drifted(report["features"]))
     return {"seconds": seconds, "drifted": drifted, "of": len(cuts)}
 
 

@@ -4,13 +4,13 @@ import pytest
 
 from << cookiecutter.package_name >>.continuous_training import settings
 from << cookiecutter.package_name >>.continuous_training.decision import history
+from << cookiecutter.package_name >>.experiment import reports
 from << cookiecutter.package_name >>.experiment.errors import UserError
 from << cookiecutter.package_name >>.experiment.params import parse
 
 
 def test_the_decision_escapes_what_comes_from_the_data(params, tmp_path, monkeypatch):
-    monkeypatch.setattr(history, "ROOT", tmp_path)
-    (tmp_path / "reports").mkdir()
+    monkeypatch.setattr(reports, "ROOT", tmp_path)
     bad = "place = <img src=x>|\n`b` [c](d)"
     check = {"name": "segment", "passed": False, "message": bad}
     about = {"from": None, "to": None, "rows": 1}

@@ -1,8 +1,8 @@
 """A rehearsal: the whole loop on this machine, in a copy of the project, in a few minutes.
 
-`make rehearse` commits, checks, deploys, sends traffic, lets the world change, sees
-it, retrains, and brings the new version out by a canary; then it pushes a bad model. Nothing of the project
-changes; the batches are samples. reports/rehearsal/ keeps what there is to look at.
+`make rehearse` commits, checks, deploys and sends traffic; then the labels change, which monitoring sees;
+it retrains, and rolls out the new version by a canary; last it pushes a bad model. The project itself does
+not change; the batches are samples. reports/rehearsal/ keeps the reports.
 """
 
 import json
@@ -34,9 +34,11 @@ from << cookiecutter.package_name >>.experiment.column_types import kinds
 from << cookiecutter.package_name >>.experiment.errors import UserError
 from << cookiecutter.package_name >>.experiment.params import ROOT, Params, load
 
-HISTORY, ROWS, LATER = 2500, 8000, 4000  # of each batch at first; of the one that arrives; after it
-SHARE = 0.3  # of the rows concerned, whose label the changed world turns
-WHO = (
+HISTORY_ROWS = 2500  # of each batch at first
+ARRIVING_ROWS = 8000  # of the batch that arrives
+LATER_ROWS = 4000  # of the same batch, sent and labelled after retraining
+CHANGED_SHARE = 0.3  # of the rows concerned, whose label changes
+GIT_OPTIONS = (
     "-c",
     "user.name=rehearsal",
     "-c",
@@ -78,8 +80,8 @@ class Copy:
     def _run(self, command: list[str], cwd: Path) -> str:
         done = subprocess.run(command, cwd=cwd, env=self.env, capture_output=True, text=True)
         if done.returncode:
-            said = (done.stderr + done.stdout).strip().splitlines()[-3:]
-            raise UserError(f"{' '.join(command[-4:])}: {' / '.join(said)}")
+            lines = (done.stderr + done.stdout).strip().splitlines()[-3:]
+            raise UserError(f"{' '.join(command[-4:])}: {' / '.join(lines)}")
         return done.stdout + done.stderr
 
     def tool(self, *command: str) -> str:
@@ -90,11 +92,11 @@ class Copy:
 
     def commit(self, message: str) -> str:
         self._run(["git", "add", "--all"], self.root)
-        self._run(["git", *WHO, "commit", "-q", "--allow-empty", "-m", message], self.root)
+        self._run(["git", *GIT_OPTIONS, "commit", "-q", "--allow-empty", "-m", message], self.root)
         return self._run(["git", "rev-parse", "--short", "HEAD"], self.root).strip()
 
     def revert(self) -> None:
-        self._run(["git", *WHO, "revert", "--no-edit", "HEAD"], self.root)
+        self._run(["git", *GIT_OPTIONS, "revert", "--no-edit", "HEAD"], self.root)
 
     def edit(self, name: str, change: dict[str, dict]) -> None:
         """Change settings, by section."""
@@ -145,10 +147,10 @@ class Traffic:
 
 
 def changed(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
-    """A batch of a changed world: every other value of a column means something else for the target.
+    """A batch whose labels changed: every other value of a column means something else for the target.
 
-    Of the rows that hold those values a share gets the rarest class, or as a regression a standard
-    deviation more.
+    Of the rows with those values the share CHANGED_SHARE gets the rarest class, or in a regression a
+    standard deviation more.
     """
     target, text = params.data.target, kinds(frame).of("text")
     column = next((c for c in params.evaluate.segments if c in frame), None) or next(
@@ -160,7 +162,7 @@ def changed(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
         hit = frame[column].isin(frame[column].value_counts().index[::2]).to_numpy()
     hit = (
         hit
-        & (np.random.default_rng(0).random(len(frame)) < SHARE)
+        & (np.random.default_rng(0).random(len(frame)) < CHANGED_SHARE)
         & frame[target].notna().to_numpy()
     )
     if params.task == "regression":
@@ -171,7 +173,7 @@ def changed(frame: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 def read(path: Path, rows: int, params: Params) -> pd.DataFrame:
     """Some rows of a batch, in random order."""
-    frame = next(tables.chunks(path, params.data, rows=100 * ROWS))
+    frame = next(tables.chunks(path, params.data, rows=100 * ARRIVING_ROWS))
     return frame.sample(min(rows, len(frame)), random_state=0)
 
 
@@ -194,11 +196,12 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def told(text: str) -> Iterator[list[str]]:
-    """A line a step: its time, what it does, and what came of it."""
-    start, found = time.perf_counter(), list[str]()
-    yield found
-    log.info("%6.1f s  %-48s %s", time.perf_counter() - start, text, "; ".join(found))
+def logged(text: str) -> Iterator[list[str]]:
+    """Log a line for each step: its time, what it does, and the results that it adds to the list."""
+    start = time.perf_counter()
+    results: list[str] = []
+    yield results
+    log.info("%6.1f s  %-48s %s", time.perf_counter() - start, text, "; ".join(results))
 
 
 def run() -> None:
@@ -211,7 +214,7 @@ def run() -> None:
     with tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True) as folder:
         copy = Copy(Path(folder).resolve())
         try:
-            play(copy, history, batches[len(history)], params)
+            rehearse(copy, history, batches[len(history)], params)
         finally:
             for name in settings.load().environments:
                 copy.step("deploy", "--env", name, "--stop")
@@ -225,12 +228,12 @@ def run() -> None:
     )
 
 
-def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> None:
+def rehearse(copy: Copy, history: list[Path], arriving: Path, params: Params) -> None:
     names, raw = list(settings.load().environments), (copy.root / params.data.source).parent
     last = names[-1]
-    with told("commit: settings of the rehearsal") as found:
+    with logged("commit: settings of the rehearsal") as results:
         for path in history:
-            write(read(path, HISTORY, params), raw / path.name, params)
+            write(read(path, HISTORY_ROWS, params), raw / path.name, params)
         ports = free_ports(len(names))
         local = {n: {"target": "local", "port": p} for n, p in zip(names, ports, strict=True)}
         quick = {"rows": 100, "minutes": 2, "psi": 3}
@@ -238,49 +241,50 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
         copy.edit("delivery.yaml", change)
         copy.edit("params.yaml", {"data": {"through": None}})
         copy.edit("continuous_training.yaml", {"gate": {"doubt_rows": False}})  # it did change
-        found.append(copy.commit("chore: a rehearsal"))
-    with told("pipeline CI: style, secrets, unit tests") as found:
+        results.append(copy.commit("chore: a rehearsal"))
+    with logged("pipeline CI: style, secrets, unit tests") as results:
         copy.tool("ruff", "check", "--quiet", "src", "tests")
         copy.tool("pytest", "-q", "-p", "no:cacheprovider", "tests/test_features.py")
-        found.append("green")
-    with told("continuous training: pipeline, first champion") as found:
+        results.append("green")
+    with logged("continuous training: pipeline, first champion") as results:
         copy.step("retrain")
         copy.step("materialize")
         gate = copy.report("gate.json")
-        found.append(f"{gate['decision']} version {gate['challenger']['version']}")
+        results.append(f"{gate['decision']} version {gate['challenger']['version']}")
         copy.commit("chore: state of the pipeline")
     for name in names:
-        with told(f"pipeline CD: {name}") as found:
+        with logged(f"pipeline CD: {name}") as results:
             copy.step("deploy", "--env", name)
-            found += copy.report(f"deployment-{name}.json")["checks"][:1]
-    world = changed(read(arriving, ROWS + LATER, params), params)
-    cut = len(world) * ROWS // (ROWS + LATER)
+            results += copy.report(f"deployment-{name}.json")["checks"][:1]
+    labelled = changed(read(arriving, ARRIVING_ROWS + LATER_ROWS, params), params)
+    cut = len(labelled) * ARRIVING_ROWS // (ARRIVING_ROWS + LATER_ROWS)
     first, later = (copy.home / part / arriving.name for part in ("first", "later"))
-    batch, others = write(world[:cut], first, params), write(world[cut:], later, params)
+    batch, others = write(labelled[:cut], first, params), write(labelled[cut:], later, params)
     url = f"http://127.0.0.1:{ports[-1]}"
     inputs = httpx.get(f"{url}/model").json()["inputs"]
     sent = [column for column in inputs if column in batch]
     traffic = Traffic(url, batch[sent])
     try:
-        with told("traffic of a world that has changed") as found:
+        with logged("traffic, whose labels have changed") as results:
             traffic.wait(min(3000, len(batch)))
-            found.append(f"{traffic.asked} requests, {traffic.failed} failed")
-        with told("monitoring: the labels arrive") as found:
+            results.append(f"{traffic.asked} requests, {traffic.failed} failed")
+        with logged("monitoring: the labels arrive") as results:
             first.rename(raw / arriving.name)
             copy.step("monitor", "--env", last)
-            why = copy.report("monitor.json")["retrain"]
-            found.append(f"{why['name']}: {why['reason']}" if why else "no degradation")
-        with told("continuous training: set off by monitoring") as found:
-            copy.step(*(["monitor", "--env", last, "--retrain"] if why else ["retrain"]))
+            asked = copy.report("monitor.json")["retrain"]
+            reason = f"{asked['name']}: {asked['reason']}" if asked else "no degradation"
+            results.append(reason)
+        with logged("continuous training: asked for by monitoring") as results:
+            copy.step(*(["monitor", "--env", last, "--retrain"] if asked else ["retrain"]))
             gate = copy.report("gate.json")
-            found.append(f"{gate['decision']} version {gate['challenger']['version']}")
+            results.append(f"{gate['decision']} version {gate['challenger']['version']}")
             copy.step("materialize")
             copy.commit("chore: state of the pipeline")
         traffic.send(others[sent])  # rows that the new version was not fitted on
-        with told(f"model CD: canary in {last}") as found:
+        with logged(f"model CD: canary in {last}") as results:
             copy.step("canary", "--env", last)
-            found.append(f"version {httpx.get(f'{url}/ready').json()['version']} answers")
-        with told("a bad model is pushed: all rows look alike to it") as found:
+            results.append(f"version {httpx.get(f'{url}/ready').json()['version']} answers")
+        with logged("a bad model is pushed: all rows look alike to it") as results:
             with (copy.root / "src" / MODULE).open("a", encoding="utf-8") as file:
                 file.write(MISTAKE)
             copy.commit("feat: a mistake")
@@ -288,24 +292,24 @@ def play(copy: Copy, history: list[Path], arriving: Path, params: Params) -> Non
             gate = copy.report("gate.json")
             bad = str(gate["challenger"]["version"])
             refused = [check["name"] for check in gate["checks"] if not check["passed"]]
-            found.append(f"{gate['decision']} version {bad} ({', '.join(refused)})")
+            results.append(f"{gate['decision']} version {bad} ({', '.join(refused)})")
             if gate["decision"] != "refused":
                 raise UserError("the gate let a bad model pass")
-        with told("a person starts its canary all the same") as found:
+        with logged("a person starts its canary all the same") as results:
             try:
                 copy.step("canary", "--env", last, "--version", bad)
                 raise UserError("the canary let a bad model pass")
             except UserError as error:
                 if "everything again" not in str(error):
                     raise
-                found.append("rolled back")
+                results.append("rolled back")
             copy.revert()
     finally:
         traffic.close()
-    with told("monitoring, once more") as found:
+    with logged("monitoring, once more") as results:
         later.rename(raw / f"{arriving.stem}-later{arriving.suffix}")
         copy.step("monitor", "--env", last)
-        found.append(f"{traffic.asked} requests in all, {traffic.failed} failed")
+        results.append(f"{traffic.asked} requests in all, {traffic.failed} failed")
         if traffic.failed:
             raise UserError(f"{traffic.failed} requests failed")
 

@@ -53,11 +53,12 @@ def test_a_key_that_is_no_setting_gets_a_hint(tmp_path):
 
 
 def test_the_same_commit_makes_the_same_release(released):
-    """Whatever modes files get here: another umask, a drive that knows none."""
+    """Whatever modes files get here: another umask, a drive that knows none. It holds the templates, too."""
     first, git = build.build(), ("git", "-C", str(released), "config", "core.fileMode")
     subprocess.run([*git, "false"], check=True)
     (released / "params.yaml").chmod(0o755)
     mask = os.umask(0o077)
+    assert list(releases.path_of(first).glob("site/**/*.html.jinja"))
     try:
         assert build.build() == first
     finally:

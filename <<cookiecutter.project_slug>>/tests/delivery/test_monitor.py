@@ -1,4 +1,4 @@
-"""Monitoring: whose label it is, what is surely worse, and that each alert is told once."""
+"""Monitoring: whose label it is, what is surely worse, and that each alert is sent once."""
 
 import contextlib
 import json
@@ -31,9 +31,8 @@ from << cookiecutter.package_name >>.delivery.monitoring import (
     live_metrics,
 )
 from << cookiecutter.package_name >>.delivery.monitoring.alerts import (
-    LEASE,
-    Alerts,
-    Key,
+    AlertKey,
+    AlertTable,
 )
 from << cookiecutter.package_name >>.delivery.release import releases
 from << cookiecutter.package_name >>.delivery.service.prediction_log import (
@@ -83,10 +82,10 @@ def logged(rows: pd.DataFrame, without: tuple[str, ...] = ("name",)) -> pd.DataF
     return pd.DataFrame(some | {"features": features, "prediction": "1.5"})
 
 
-def join(rows: pd.DataFrame, params: Params, notes: list[str] | None = None) -> label_join.Joined:
+def join(rows: pd.DataFrame, params: Params, notes: list[str] | None = None) -> label_join.Labelled:
     sent = label_join.inputs(rows, KINDS, params.data.id)
-    asked = {1: label_join.ask(rows, sent, KINDS, params)}
-    return label_join.join(asked, params, [] if notes is None else notes)[1]
+    predictions = {1: label_join.with_keys(rows, sent, KINDS, params)}
+    return label_join.join(predictions, params, [] if notes is None else notes)[1]
 
 
 def test_labels_come_late(own, tmp_path):
@@ -145,73 +144,67 @@ def test_what_cannot_be_used_is_left_out_and_noted(own, tmp_path):
     assert "no labels of c: " in other
 
 
-def arm(error: float, days: int = 20, rows: int = 2000, seed: int = 0) -> live_metrics.Arm:
+def labelled(error: float, days: int = 20, rows: int = 2000, seed: int = 0) -> label_join.Labelled:
     """Predictions that are wrong by so much on average."""
     random, k = np.random.default_rng(seed), np.arange(rows)
     time = pd.Timestamp("2025-01-01") + pd.to_timedelta(k % days, unit="D")
     frame = pd.DataFrame({"time": time, "word": np.where(k % 2, "odd", "even"), "y": 0.0})
-    found = {"request": k.astype(str), "row": 0, "shadow": False, "time": NOW + 60.0 * k}
-    found["prediction"] = [str(v) for v in random.exponential(error, rows)]
-    return live_metrics.Arm(label_join.Joined(pd.DataFrame(found), frame, 0, 0), None)
+    logged = {"request": k.astype(str), "row": 0, "shadow": False, "time": NOW + 60.0 * k}
+    logged["prediction"] = [str(v) for v in random.exponential(error, rows)]
+    return label_join.Labelled(pd.DataFrame(logged), frame, 0, 0)
 
 
-def judged(one: live_metrics.Arm, params: Params) -> live_metrics.gate.Judged:
-    return live_metrics.judged([one], params)[0]
+def for_gate(one: label_join.Labelled, params: Params) -> live_metrics.gate.Judged:
+    return live_metrics.for_gate([one], params)[0]
 
 
 def test_a_verdict_takes_an_interval_and_rows_enough(own):
-    limit = 1.1
+    allowed = 1.1
     for error, verdict in ((1.0, False), (2.0, True)):
-        value, interval = live_metrics.gate.measure("mae", judged(arm(error), own))
-        assert interval[0] < value < interval[1]
-        assert live_metrics.worse("mae", interval, value, limit) is verdict
-        assert (
-            live_metrics.worse("roc_auc", (-interval[1], -interval[0]), -value, -limit) is verdict
-        )
-    few = judged(arm(1.2, rows=30), own)
+        value, (low, high) = live_metrics.gate.measure("mae", for_gate(labelled(error), own))
+        assert low < value < high
+        assert live_metrics.surely_worse("mae", value, (low, high), allowed) is verdict
+        assert live_metrics.surely_worse("roc_auc", -value, (-high, -low), -allowed) is verdict
+    few = for_gate(labelled(1.2, rows=30), own)
     value, interval = live_metrics.gate.measure("mae", few)
-    assert live_metrics.worse("mae", interval, value, value - 0.01) is None
-    assert live_metrics.enough(judged(arm(1.0), own), 2000)
-    assert not live_metrics.enough(judged(arm(1.0), own), 2001)
-    assert not live_metrics.enough(judged(arm(1.0, days=live_metrics.DAYS - 1), own), 500)
+    assert live_metrics.surely_worse("mae", value, interval, value - 0.01) is None
+    assert live_metrics.enough_labels(for_gate(labelled(1.0), own), 2000)
+    assert not live_metrics.enough_labels(for_gate(labelled(1.0), own), 2001)
+    days = live_metrics.MIN_DAYS - 1
+    assert not live_metrics.enough_labels(for_gate(labelled(1.0, days=days), own), 500)
 
 
 def test_a_segment_is_judged_beside_what_it_was(own):
-    its, limits = arm(1.0), live_metrics.gate.Gate()
-    odd = its.joined.labels["word"] == "odd"
+    one = labelled(1.0)
+    odd = one.labels["word"] == "odd"
     worse = [
-        str(3 * float(v)) if o else v
-        for v, o in zip(its.joined.rows["prediction"], odd, strict=True)
+        str(3 * float(v)) if o else v for v, o in zip(one.rows["prediction"], odd, strict=True)
     ]
-    its = its._replace(joined=its.joined._replace(rows=its.joined.rows.assign(prediction=worse)))
+    one = one._replace(rows=one.rows.assign(prediction=worse))
     record = pd.DataFrame({"segment": ["word = odd", "word = even"], "mae": 1.1, "rows": 900})
     record = record.assign(model="candidate")
-    found = live_metrics.segments(judged(its, own), its.joined.labels, record, limits, own)
+    limits = live_metrics.gate.Gate()
+    found = live_metrics.segments(for_gate(one, own), one.labels, record, limits, own)
     assert {part["segment"]: part["worse"] for part in found} == {
         "word = odd": True,
         "word = even": False,
     }
 
 
+def compared(other: label_join.Labelled, rows: int, params: Params) -> dict | None:
+    return live_metrics.compare_versions(labelled(1.0), other, 1, rows, params)
+
+
 def test_two_versions_are_told_apart_or_not(own):
-    verdicts = []
-    for error in (0.5, 1.0, 2.0):
-        found = live_metrics.beside(arm(1.0), arm(error, seed=1), 1, 500, own)
-        verdicts.append(found["verdict"])
+    verdicts = [compared(labelled(error, seed=1), 500, own)["verdict"] for error in (0.5, 1.0, 2.0)]
     assert verdicts == ["better", "not told apart yet", "worse"]
-    assert (
-        live_metrics.beside(arm(1.0), arm(9.0, seed=1), 1, 5000, own)["verdict"]
-        == "not told apart yet"
-    )
-    later = arm(0.5)
-    later.joined.rows["time"] += 119_900
-    assert live_metrics.beside(arm(1.0), later, 1, 500, own) is None
-    shadow = arm(0.5, rows=1000)
-    shadow.joined.rows["shadow"] = True
-    assert (
-        "on 1,000 and 1,000 labelled rows"
-        in live_metrics.beside(arm(1.0), shadow, 1, 500, own)["said"]
-    )
+    assert compared(labelled(9.0, seed=1), 5000, own)["verdict"] == "not told apart yet"
+    later = labelled(0.5)
+    later.rows["time"] += 119_900
+    assert compared(later, 500, own) is None
+    shadow = labelled(0.5, rows=1000)
+    shadow.rows["shadow"] = True
+    assert "on 1,000 and 1,000 labelled rows" in compared(shadow, 500, own)["message"]
 
 
 @pytest.fixture
@@ -219,57 +212,43 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'alerts.db'}"
 
 
-def at(url: str, now: float) -> Alerts:
-    return Alerts(sql.create_engine(url), "dev", now)
+def at(url: str, now: float) -> AlertTable:
+    return AlertTable(sql.create_engine(url), "dev", now)
 
 
 def test_an_alert_opens_once_closes_and_opens_again(url):
-    key, other = Key("degradation", 3), Key("segment", 3, "word = odd")
-    said = {key: (True, "worse"), other: (True, "worse")}
-    assert at(url, 1).update(said) == {key, other}
-    assert at(url, 2).update(said | {key: (True, "much worse")}) == set()
+    key, other = AlertKey("degradation", 3), AlertKey("segment", 3, "word = odd")
+    both = {key: (True, "worse"), other: (True, "worse")}
+    assert at(url, 1).update(both) == {key, other}
+    first, _ = (alert.content()["id"] for alert in at(url, 1).open())
+    assert at(url, 2).update(both | {key: (True, "much worse")}) == set()
     assert [a.message for a in at(url, 2).open()] == ["much worse", "worse"]
     assert at(url, 3).update({key: (None, "who knows")}) == set()
     assert [(a.key, a.opened) for a in at(url, 4).open()] == [(key, 1)]
+    assert [a.content()["id"] for a in at(url, 4).open()] == [first]
     at(url, 5).update({key: (False, "")})
     assert at(url, 5).open() == []
     assert at(url, 6).update({key: (True, "again")}) == {key}
     assert [a.opened for a in at(url, 6).open()] == [6]
+    assert [a.content()["id"] for a in at(url, 6).open()] != [first]
 
 
-def test_two_at_once_hand_over_once(url):
-    keys = [Key("degradation", version) for version in range(1, 21)]
-    wait, opened, claimed = threading.Barrier(2), [], []
+def test_two_monitors_at_once_open_an_alert_once(url):
+    keys = [AlertKey("degradation", version) for version in range(1, 21)]
+    wait, opened = threading.Barrier(2), []
 
-    def watcher(now: float) -> None:
-        mine = at(url, now)
+    def monitor() -> None:
+        mine = at(url, 1)
         for key in keys:
             wait.wait()
             opened.extend(mine.update({k: (True, "worse") for k in keys[: key.version]}))
-            claimed.extend(mine.claim("retrain", [key]))
 
-    both = [threading.Thread(target=watcher, args=(now,)) for now in (1.0, 1.0)]
+    both = [threading.Thread(target=monitor) for _ in range(2)]
     for one in both:
         one.start()
     for one in both:
         one.join()
-    assert sorted(opened) == sorted(claimed) == keys
-
-
-def test_what_is_not_confirmed_is_offered_again(url):
-    """Whoever claims may be killed before, or after, it is told."""
-    key = Key("degradation", 3)
-    assert at(url, 1).update({key: (True, "worse")}) == {key}  # killed here
-    assert at(url, 2).claim("retrain", at(url, 2).untold("retrain")) == [key]  # and here
-    assert at(url, 3).claim("retrain", [key]) == at(url, 3).untold("retrain") == []
-    late = at(url, 3 + LEASE)
-    assert late.claim("retrain", late.untold("retrain")) == [key]
-    assert at(url, 4 + LEASE).confirm("retrain", late.now) == 1
-    assert at(url, 9 * LEASE).untold("retrain") == []
-    assert at(url, 9 * LEASE).untold("issue") == [key]  # a channel of its own
-    at(url, 10 * LEASE).update({})
-    at(url, 11 * LEASE).update({key: (True, "again")})
-    assert at(url, 11 * LEASE).untold("retrain") == [key]
+    assert sorted(opened) == keys
 
 
 @contextlib.contextmanager
@@ -295,20 +274,36 @@ def webhook(port: int = 0) -> Iterator[tuple[int, list[dict]]]:
     server.server_close()
 
 
-def test_a_webhook_that_was_away_is_told_later(url, monkeypatch, caplog):
+def test_a_webhook_that_was_away_is_sent_later(url, monkeypatch, caplog):
     with webhook() as (port, _):
         pass
     monkeypatch.setenv("ALERT_WEBHOOK", f"http://127.0.0.1:{port}/hook?token=hidden")
-    at(url, 1).update({Key("drift", 3): (True, BAD)})
-    at(url, 1).post(at(url, 1).open())
+    at(url, 1).update({AlertKey("drift", 3): (True, BAD)})
+    at(url, 1).post()
     assert "ConnectError" in caplog.text
     assert "hidden" not in caplog.text
     with webhook(port) as (_, got):
         for now in (2, 3):
-            at(url, now).post(at(url, now).open())
+            at(url, now).post()
     (sent,) = got
     assert (sent["name"], sent["version"], sent["environment"]) == ("drift", 3, "dev")
     assert sent["text"] == f"dev: drift: {' '.join(BAD.split())}"
+    assert sent["id"] == at(url, 4).open()[0].content()["id"]
+
+
+def test_a_monitor_that_is_killed_while_it_sends_sends_again(url, monkeypatch):
+    """The receiver knows the repeat by its id."""
+    at(url, 1).update({AlertKey("drift", 3): (True, "drifted")})
+    with webhook() as (port, got), monkeypatch.context() as patch:
+        monkeypatch.setenv("ALERT_WEBHOOK", f"http://127.0.0.1:{port}/hook")
+        patch.setattr(AlertTable, "_set", lambda *_, **__: 1 / 0)  # here it is killed
+        with pytest.raises(ZeroDivisionError):
+            at(url, 2).post()
+        patch.undo()
+        at(url, 3).post()
+        at(url, 4).post()
+    assert len(got) == 2
+    assert got[0] == got[1]
 
 
 class Well(HTMLParser):
@@ -352,7 +347,7 @@ def told_apart(params: Params, kinds: Kinds) -> tuple[pd.DataFrame, list[str]]:
     store = floors.feature_store(params.data)
     names = [column for column in kinds if store is None or column not in store.columns]
     whole = pd.concat([tables.read([path], params.data) for path in paths], keys=range(len(paths)))
-    hashes = label_join.hashed(whole, Kinds({name: kinds[name] for name in names}))
+    hashes = label_join.hash_inputs(whole, Kinds({name: kinds[name] for name in names}))
     alike = pd.Series(hashes, whole.index).duplicated(keep=False)
     frame = whole[~alike]
     frame = frame[frame.index.get_level_values(0) == len(paths) - 1].reset_index(drop=True)
@@ -419,7 +414,7 @@ def names(found: dict) -> set[str]:
 def test_nothing_was_predicted_yet(watched, served, caplog):
     with caplog.at_level("INFO"):
         found = ran(watched)
-    assert (found["schema"], found["environment"], found["version"]) == (1, "dev", 1)
+    assert (found["schema"], found["environment"], found["version"]) == (2, "dev", 1)
     assert found["versions"] == found["drift"] == {}
     assert names(found) == {"service"}  # nothing listens there
     assert "dev does not answer" in caplog.text
@@ -465,12 +460,22 @@ def test_only_the_newest_rows_are_read(watched, served, settle):
     served(days=100, rows=50)
     found = ran(watched)
     its = found["versions"]["1"]
-    assert its["cut"]
+    assert its["truncated"]
     assert its["labelled"] + its["waiting"] + its["ambiguous"] == 100
     assert any("only the newest 100 of" in note for note in found["notes"])
 
 
-def test_a_degradation_sets_off_retraining_once(watched, served, settle):
+def decide(root: Path, decision: str) -> None:
+    """Log a decision of the gate about the present data and recipe."""
+    params, limits = load(root / "params.yaml"), training.load()
+    state = history.state(params, limits)
+    written = {"decision": decision, "trigger": "demand", "commit": "none", "data": state.data}
+    written |= {"challenger": {"version": 1, "run_id": "none"}}
+    with tracking.decision(decision) as run_id:
+        history.log(tracking.connect(), run_id, written, {}, state)
+
+
+def test_a_degradation_asks_for_retraining_until_it_is_decided(watched, served, settle):
     settle("delivery.yaml", labelled=100)
     settle("continuous_training.yaml", tolerance=0.02)
     served(wrong=True)
@@ -478,50 +483,49 @@ def test_a_degradation_sets_off_retraining_once(watched, served, settle):
     assert "degradation" in names(found)
     assert found["retrain"]["name"] == "degradation"
     assert "when the version was judged" in found["retrain"]["reason"]
-    handed = ran(watched, "--claim")
-    assert handed["retrain"] == found["retrain"]
-    assert "degradation" in {issue["name"] for issue in handed["issues"]}
-    again = ran(watched, "--claim")
-    assert (again["retrain"], again["issues"]) == (None, [])
-    words = [f"--confirm={channel}:{handed['claim']}" for channel in ("retrain", "issue")]
-    assert main(["monitor", "--env", "dev", *words]) == 0
+    again = ran(watched)
+    assert again["retrain"] == found["retrain"]
     assert not any(alert["new"] for alert in again["alerts"])
+    assert [a["id"] for a in again["alerts"]] == [a["id"] for a in found["alerts"]]
+    decide(watched, "promoted")
+    decided = ran(watched)
+    assert "degradation" in names(decided)
+    assert decided["retrain"] is None
+    assert any("retraining waits for new data" in note for note in decided["notes"])
 
 
 def test_retraining_that_cannot_start_is_tried_again(watched, served, settle, monkeypatch, capsys):
     settle("delivery.yaml", labelled=100)
+    settle("params.yaml", seed=1)  # a recipe that is not decided
     served(wrong=True)
-    (watched / "params.yaml").write_text((watched / "params.yaml").read_text() + "\n")
     assert main(["monitor", "--env", "dev", "--retrain"]) == 1
     assert "commit your changes first" in capsys.readouterr().err
-    told = []
+    reasons = []
     from << cookiecutter.package_name >>.continuous_training import retrain
 
-    monkeypatch.setattr(retrain, "run", lambda because: told.append(because))
+    def retraining(because: str) -> None:
+        reasons.append(because)
+        decide(watched, "promoted")
+
+    monkeypatch.setattr(retrain, "run", retraining)
     for _ in range(2):
         ran(watched, "--retrain")
-    (because,) = told
+    (because,) = reasons
     assert because.startswith("degradation: version 1: ")
 
 
 def test_after_refusals_it_asks_for_an_experiment(watched, served, settle):
     settle("delivery.yaml", labelled=100)
     served(wrong=True)
-    params, limits = load(watched / "params.yaml"), training.load()
-    state = history.State({}, "data", history.recipe(params, limits))
-    written = {"decision": "refused", "trigger": "demand", "commit": "none", "data": "data"}
-    written |= {"challenger": {"version": 1, "run_id": "none"}}
-    for _ in range(limits.triggers.refusals):
+    for _ in range(training.load().triggers.refusals):
         assert ran(watched)["experiment"] is None
-        with tracking.decision("refused") as run_id:
-            history.log(tracking.connect(), run_id, written, {}, state)
-    found = ran(watched, "--claim")
+        decide(watched, "refused")
+    found = ran(watched)
     assert "new experiment" in found["experiment"]
     assert found["retrain"] is None
     assert {"degradation", "experiment"} <= names(found)
     assert "refused: version 1" in (watched / "reports/monitor.html").read_text(encoding="utf-8")
-    with tracking.decision("promoted") as run_id:
-        history.log(tracking.connect(), run_id, written | {"decision": "promoted"}, {}, state)
+    decide(watched, "promoted")
 
 
 def test_the_page_escapes_what_comes_from_the_data(watched, served, settle):
@@ -530,21 +534,23 @@ def test_the_page_escapes_what_comes_from_the_data(watched, served, settle):
     served(number=2, days=1)
     params, limits = load(watched / "params.yaml"), delivery_settings.load()
     table = PredictionTable(releases.prediction_log_url())
-    found = collect.look("dev", table, time.time(), params, limits, training.load())
-    its = found["versions"]["1"]
-    first = {"rows": 900, "judged": 0.5, "limit": 0.4, "worse": True}
-    its["segments"] = [first | {"segment": BAD, "value": 0.3, "interval": (0.2, np.nan)}]
-    found |= {"alerts": [{"name": "drift", "message": BAD, "since": BAD, "new": True}]}
-    found |= {"retrain": {"name": "drift", "reason": BAD}, "notes": [BAD]}
-    found["versions"]["2"]["beside"] = {"said": BAD}
-    name = next(iter(found["drift"]))
-    for part in (found["drift"], *found.observed[1:]):
+    config = collect.Config(params, limits, training.load())
+    report = collect.observe_environment("dev", table, time.time(), config)
+    content = report.content
+    first = {"rows": 900, "reference": 0.5, "allowed": 0.4, "worse": True}
+    segment = first | {"segment": BAD, "value": 0.3, "interval": (0.2, np.nan)}
+    content["versions"]["1"]["segments"] = [segment]
+    content |= {"alerts": [{"name": "drift", "message": BAD, "since": BAD, "new": True}]}
+    content |= {"retrain": {"name": "drift", "reason": BAD}, "notes": [BAD]}
+    content["versions"]["2"]["comparison"] = {"message": BAD}
+    name = next(iter(content["drift"]))
+    for part in (content["drift"], *report.drift_counts[1:]):
         part[BAD] = part[name]
-    found.events.append({"time": time.time(), "decision": BAD, "version": BAD})
-    text = dashboard.page(found)
+    report.events.append({"time": time.time(), "decision": BAD, "version": BAD})
+    text = dashboard.page(report)
     Well(text)
     assert text.count("&lt;script&gt;alert(") >= 6
     assert "http" not in text.replace("http://127.0.0.1", "")
-    short = dashboard.markdown(found)
+    short = dashboard.markdown(content)
     assert "<script" not in short
     assert "@all" not in short

@@ -214,12 +214,12 @@ def test_a_canary_takes_what_requests_hold():
 def test_a_canary_is_judged_by_its_rows():
     rule = app.settings.Canary(errors=0.01, p99=50, psi=0.2)
     main = pd.DataFrame({"seconds": 0.01, "score": [k / 500 for k in range(500)]})
-    assert "0.00% failed" in canary.judge(main.copy(), main, rule)
+    assert "0.00% failed" in canary.check(main.copy(), main, rule)
     sure = main.assign(score=(main["score"] > 0.5) * 0.998 + 0.001 * main["score"])
     surer = sure.assign(score=(sure["score"] - 0.5).clip(-0.4999, 0.4998) + 0.5)
-    assert "PSI of the scores 0.0" in canary.judge(surer, sure, rule)
+    assert "PSI of the scores 0.0" in canary.check(surer, sure, rule)
     with pytest.raises(UserError, match="PSI"):
-        canary.judge(sure.assign(score=sure["score"].mean()), sure, rule)
+        canary.check(sure.assign(score=sure["score"].mean()), sure, rule)
     other = {
         "failed": main.assign(score=main["score"].where(main.index % 10 > 0)),
         "p99": main.assign(seconds=0.06),
@@ -227,8 +227,8 @@ def test_a_canary_is_judged_by_its_rows():
     }
     for word, own in other.items():
         with pytest.raises(UserError, match=word):
-            canary.judge(own, main, rule)
-    assert canary.judge(main.head(0), main, rule) == "no row yet"
+            canary.check(own, main, rule)
+    assert canary.check(main.head(0), main, rule) == "no row yet"
 
 
 def test_one_number_of_a_prediction():
@@ -242,4 +242,4 @@ def test_it_waits_for_the_service(monkeypatch):
     limits = limits.model_copy(update={"service": app.settings.Service(follow=0.1)})
     target = SimpleNamespace(url="http://127.0.0.1:1")
     with pytest.raises(UserError, match="does not follow"):
-        canary.follows(target, limits, version=2)
+        canary.wait_for(target, limits, version=2)

@@ -60,7 +60,7 @@ def reproduce(params: Params) -> None:
         columns = validate.infer(tables.read(paths, params.data), params.data)
         validate.write(columns, [path.stem for path in paths], ROOT / validate.SCHEMA)
         log.warning("%s is inferred from the batches: review and commit it", validate.SCHEMA)
-    skew = ROOT / validate.SKEW
+    skew = ROOT / "reports" / validate.SKEW
     skew.unlink(missing_ok=True)
     if dvc("repro"):
         if skew.exists():

@@ -52,15 +52,6 @@ COMMANDS: Steps = {
         {
             "--env": {"default": "production", "help": "environment (default: production)"},
             "--retrain": {"action": "store_true", "help": "retrain here, if an alert asks for it"},
-            "--claim": {
-                "action": "store_true",
-                "help": "hand retraining and issues over to the caller, who confirms it",
-            },
-            "--confirm": {
-                "action": "append",
-                "metavar": "CHANNEL:CLAIM",
-                "help": "`retrain` or `issue`, and the `claim` of reports/monitor.json: it is done",
-            },
         },
     ),
     "compare": Step(

@@ -16,7 +16,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.pipeline import Pipeline
 
 from .. import data
-from . import labelled_rows, plots, tracking
+from . import labelled_rows, plots, reports, tracking
 from .column_types import json_rows
 from .errors import UserError
 from .params import ROOT, Params, load
@@ -142,11 +142,10 @@ def run(run: str = "last", batch: str | None = None) -> None:
     written |= {"run": candidate.info.run_id}
     written |= {"champion": int(champion.version) if champion else None}
     folder = ROOT / "reports"
-    folder.mkdir(exist_ok=True)
+    reports.write_json("evaluation.json", written)
     figures = plots.evaluation(models["candidate"], rows, table, params)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=120)
-    (folder / "evaluation.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     files = [folder / "evaluation.json", *(folder / f"{name}.png" for name in figures)]
     tracking.log_evaluation(candidate, table, batch, files)
     shown = table[["model", "segment", "rows", metric]]

@@ -6,7 +6,6 @@ a command or a notebook starts.
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import re
@@ -26,7 +25,7 @@ from mlflow.entities import Run
 from sklearn.pipeline import Pipeline
 
 from .. import data
-from . import dataset, floors
+from . import dataset, floors, reports
 from .column_types import Kinds
 from .errors import UserError
 from .params import ROOT, Params, load
@@ -109,7 +108,7 @@ def log_training(
             # MLflow infers a schema value by value: a hundred rows say the same in no time.
             vars(logged_rows)["schema"] = datasets.from_pandas(rows.head(100), source).schema
             mlflow.log_input(logged_rows, context=name)
-        batches = json.dumps(dataset.digests(paths), indent=2)
+        batches = reports.as_json(dataset.digests(paths))
         keep_text(client, run.info.run_id, "batches.json", batches)
         keep_text(client, run.info.run_id, "environment.txt", environment())
         logged = mlflow.sklearn.log_model(

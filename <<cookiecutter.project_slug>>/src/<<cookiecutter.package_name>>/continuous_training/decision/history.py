@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import mlflow
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 
-from ...experiment import dataset, tracking
+from ...experiment import dataset, reports, tracking
 from ...experiment.markdown import plain
 from ...experiment.params import ROOT, Params
 from ..settings import Settings
@@ -47,6 +48,12 @@ def past(count: int) -> list[Run]:
     return [run for run in decisions if run.data.tags["decision"] in ("promoted", "refused")]
 
 
+def decided(state: State, champion: ModelVersion | None) -> bool:
+    """Whether the last decision, or the champion, is about this data and recipe."""
+    tags = [run.data.tags for run in past(1)] + ([champion.tags] if champion else [])
+    return any((t.get("data"), t.get("recipe")) == (state.data, state.recipe) for t in tags)
+
+
 def refusals(recipe: str, enough: int) -> int:
     """How many refusals of this recipe there were in a row until now, counted up to `enough`."""
     runs = past(enough) if enough else []
@@ -72,8 +79,7 @@ def as_json(
 
 def write(written: dict[str, Any], why: list[str], more: list[str], params: Params) -> None:
     """Write reports/gate.json, and reports/decision.md with the words for it."""
-    text = json.dumps(written, indent=2) + "\n"
-    (ROOT / "reports/gate.json").write_text(text, encoding="utf-8")
+    reports.write_json("gate.json", written)
     number, champion = written["challenger"]["version"], written["champion"]
     holdout, checks = written["holdout"], written["checks"]
     period = f", {holdout['from']} to {holdout['to']}" if holdout["from"] else ""
@@ -96,16 +102,14 @@ def write(written: dict[str, Any], why: list[str], more: list[str], params: Para
 
 def say(title: str, lines: list[str]) -> None:
     """Write reports/decision.md."""
-    (ROOT / "reports").mkdir(exist_ok=True)
-    text = "\n".join([f"# {title}", "", *lines, ""])
-    (ROOT / "reports/decision.md").write_text(text, encoding="utf-8")
+    reports.write("decision.md", "\n".join([f"# {title}", "", *lines, ""]))
 
 
 def log(
     client: mlflow.MlflowClient, run_id: str, written: dict, seconds: dict[str, float], state: State
 ) -> None:
     """Keep a decision in its run."""
-    tracking.keep_text(client, run_id, "gate.json", json.dumps(written, indent=2) + "\n")
+    tracking.keep_text(client, run_id, "gate.json", reports.as_json(written))
     for name, value in seconds.items():
         client.log_metric(run_id, f"seconds_{name}", value)
     tags = {key: written[key] for key in ("decision", "trigger", "commit", "data")}

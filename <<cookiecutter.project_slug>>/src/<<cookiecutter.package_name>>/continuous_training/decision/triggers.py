@@ -14,9 +14,9 @@ from pathlib import Path
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
-from ...experiment import tracking
+from ...experiment import reports, tracking
 from ...experiment.errors import UserError
-from ...experiment.params import ROOT, Params
+from ...experiment.params import Params
 from ..settings import Settings
 from . import history
 
@@ -46,10 +46,8 @@ def ask(
 ) -> list[Answer]:
     """The answers of demand, schedule, new_data, degradation and drift; `told` is that of monitoring."""
     rules, last = limits.triggers, next(iter(history.past(1)), None)
-    known = [run.data.tags for run in (last,) if run] + [v.tags for v in (champion,) if v]
-    decided = any((t.get("data"), t.get("recipe")) == (state.data, state.recipe) for t in known)
     answers = [_demand(demanded, last, state)]
-    if decided:
+    if history.decided(state, champion):
         old = "this data and recipe are decided"
         answers += [Answer(n, False, old) for n in ("schedule", "new_data", "degradation", "drift")]
         return answers
@@ -91,9 +89,7 @@ def write(answers: list[Answer]) -> str | None:
     experiment = f"{held[0]}: it takes a new experiment" if held else None
     fired = [{"name": a.name, "reason": a.reason} for a in answers if a.fired]
     content = {"schema": 1, "fired": fired, "asked": [asdict(a) for a in answers]}
-    (ROOT / "reports").mkdir(exist_ok=True)
-    text = json.dumps(content | {"experiment": experiment}, indent=2) + "\n"
-    (ROOT / "reports/triggers.json").write_text(text, encoding="utf-8")
+    reports.write_json("triggers.json", content | {"experiment": experiment})
     for answer in answers:
         log.info("%-11s %-7s %s", answer.name, "fired" if answer.fired else "-", answer.reason)
     if experiment:

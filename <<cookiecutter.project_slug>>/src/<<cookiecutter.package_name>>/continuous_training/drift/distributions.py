@@ -1,26 +1,29 @@
-"""Distributions: how a column is cut into bins, and how far two vectors of counts are apart.
+"""Distributions: how a column is cut into bins, and how far apart two vectors of counts are.
 
-The reference cuts each column, once; from then on a batch is a vector of counts a column, and all
-measures come from two of those. A column has drifted if PSI or KS is above its limit by more than chance
-explains in so many rows: the verdict means the same for a hundred rows and for a million.
+The reference cuts each column, once; from then on a batch is a vector of counts for each column, and all
+measures come from two of those. A column has drifted if PSI or KS is above its limit, beyond sampling
+noise: the verdict means the same for a hundred rows and for a million.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import ncx2
 
 from ...experiment.column_types import Kinds, canonical
 from ..settings import Drift
 
-NUMBERS, WORDS = 32, 30  # bins of a numeric column, words that have a bin of their own
-Z, C = 3.09, 1.95  # the normal quantile and Smirnov's c for one false alarm in a thousand
+NUMBER_BINS = 32  # of a numeric column
+WORD_BINS = 30  # words that have a bin of their own
+FALSE_ALARMS = 0.001  # how often a column of an unchanged population may exceed its bound
+SMIRNOV_C = 1.95  # Smirnov's constant for that share
 
 
 class Bins(NamedTuple):
     """How a column is cut: numbers at edges (a value on an edge is below it), or into words.
 
-    The counts are those of the bins, or of the words and all other ones; last, of missing values.
+    The counts are those of the bins, or of the words and all other words; the last is that of missing values.
     """
 
     kind: str
@@ -29,37 +32,37 @@ class Bins(NamedTuple):
 
 def bins(reference: pd.DataFrame, columns: Kinds) -> dict[str, Bins]:
     """The bins of each column: of about equal count for numbers, the most frequent words for text."""
-    found = {}
+    cuts = {}
     for column, kind in columns.items():
         values = canonical(reference, Kinds({column: kind}))[column]
         if kind == "text":
-            at = values.value_counts().index[:WORDS]
+            at = values.value_counts().index[:WORD_BINS]
         else:
             known = values.dropna().to_numpy(np.float64)
-            shares = np.linspace(0, 1, NUMBERS + 1)[1:-1]
+            shares = np.linspace(0, 1, NUMBER_BINS + 1)[1:-1]
             quantiles = np.quantile(known, shares, method="inverted_cdf") if len(known) else known
             edges, times = np.unique(quantiles, return_counts=True)
             # A value that is many quantiles gets a bin of its own, by an edge just below it.
             at = np.union1d(edges, np.nextafter(edges[times > 1], -np.inf))
-        found[column] = Bins(kind, at)
-    return found
+        cuts[column] = Bins(kind, at)
+    return cuts
 
 
 def count(frame: pd.DataFrame, bins: dict[str, Bins]) -> dict[str, np.ndarray]:
-    """How many rows of a frame are in each bin, by column."""
-    found = {}
-    for column, its in bins.items():
-        values = canonical(frame, Kinds({column: its.kind}))[column]
+    """How many rows of a frame are in each bin (bins + 1,), by column."""
+    counted = {}
+    for column, cut in bins.items():
+        values = canonical(frame, Kinds({column: cut.kind}))[column]
         missing = values.isna().sum()
-        if its.kind == "text":
-            counts = values.value_counts().reindex(its.at, fill_value=0).to_numpy()
+        if cut.kind == "text":
+            counts = values.value_counts().reindex(cut.at, fill_value=0).to_numpy()
             counts = np.append(counts, len(values) - missing - counts.sum())
         else:
-            places = np.searchsorted(its.at, values.to_numpy(np.float64))
-            counts = np.bincount(places, minlength=len(its.at) + 1)
+            places = np.searchsorted(cut.at, values.to_numpy(np.float64))
+            counts = np.bincount(places, minlength=len(cut.at) + 1)
             counts[-1] -= missing  # which sort after all numbers
-        found[column] = np.append(counts, missing)
-    return found
+        counted[column] = np.append(counts, missing)
+    return counted
 
 
 def psi(reference: np.ndarray, batch: np.ndarray) -> float:
@@ -75,16 +78,14 @@ def psi(reference: np.ndarray, batch: np.ndarray) -> float:
 
 
 def psi_bound(reference: np.ndarray, batch: np.ndarray, limit: float) -> float:
-    """What PSI exceeds once in a thousand times if that of the populations is `limit`.
+    """What PSI exceeds with the probability FALSE_ALARMS if that of the populations is `limit`.
 
-    It is about 1/n + 1/m times a chi-squared variable with a degree of freedom less than bins (Yurdakul
-    2018, Statistical Properties of the Population Stability Index), here the noncentral one; the
-    quantile is that of Abdel-Aty (1954, Biometrika 41, 538).
+    PSI is about 1/n + 1/m times a chi-squared variable with a degree of freedom less than bins (Yurdakul
+    2018, Statistical Properties of the Population Stability Index), here the noncentral one.
     """
     scale = 1 / reference.sum() + 1 / batch.sum()
-    free, shift = max(np.count_nonzero(reference + batch) - 1, 1), limit / scale
-    spread = 2 / 9 * (free + 2 * shift) / (free + shift) ** 2
-    return float(scale * (free + shift) * (1 - spread + Z * np.sqrt(spread)) ** 3)
+    freedom = max(np.count_nonzero(reference + batch) - 1, 1)
+    return float(scale * ncx2.ppf(1 - FALSE_ALARMS, freedom, limit / scale))
 
 
 def ks(reference: np.ndarray, batch: np.ndarray) -> float | None:
@@ -106,15 +107,20 @@ def chi2(reference: np.ndarray, batch: np.ndarray) -> float:
     return float(np.sum((reference * ratio - batch / ratio) ** 2 / (reference + batch)))
 
 
-def compare(reference: np.ndarray, batch: np.ndarray, kind: str, limits: Drift) -> dict:
-    """The measures of a column, and whether it has drifted; `ks` is None for words.
+def compare(reference: np.ndarray, batch: np.ndarray, kind: str, limits: Drift) -> dict[str, Any]:
+    """`{psi, ks, chi2, drifted}` of a column's counts; `ks` is None for words.
 
-    KS exceeds its limit by chance by c sqrt(1/n + 1/m) at most (Smirnov; Knuth, TAOCP 2, 3.3.1).
+    By chance KS exceeds its limit by c sqrt(1/n + 1/m) at most (Smirnov; Knuth, TAOCP 2, 3.3.1).
     """
-    value, distance = psi(reference, batch), None if kind == "text" else ks(reference, batch)
-    drifted = value > psi_bound(reference, batch, limits.psi)
+    index = psi(reference, batch)
+    distance = None if kind == "text" else ks(reference, batch)
+    drifted = index > psi_bound(reference, batch, limits.psi)
     if distance is not None:
-        known = [side[:-1].sum() for side in (reference, batch)]
-        drifted |= distance > limits.ks + C * np.sqrt(1 / known[0] + 1 / known[1])
-    measured = {"psi": value, "ks": distance, "chi2": chi2(reference, batch)}
-    return measured | {"drifted": bool(drifted)}
+        noise = SMIRNOV_C * np.sqrt(sum(1 / side[:-1].sum() for side in (reference, batch)))
+        drifted |= distance > limits.ks + noise
+    return {
+        "psi": index,
+        "ks": distance,
+        "chi2": chi2(reference, batch),
+        "drifted": bool(drifted),
+    }

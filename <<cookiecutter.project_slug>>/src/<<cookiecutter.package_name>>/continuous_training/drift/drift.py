@@ -1,46 +1,49 @@
 """Drift: does each batch look like the rows that the champion was fitted on?
 
-The step `drift` writes reports/drift.json, and reports/drift.html to look at. A column has
-drifted if it is further from the champion's rows than `drift` of continuous_training.yaml allows, and by
-more than chance explains (distributions.py). Rows count as independent; those of one day are less so.
+The step `drift` writes reports/drift.json, and reports/drift.html to look at. Drifted: PSI or KS above
+`drift` of continuous_training.yaml, beyond sampling noise (distributions.py). Rows count as independent;
+those of one day are less so.
 """
 
-import json
 import logging
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 
-from ...experiment import dataset, floors, tables, tracking
+from ...experiment import dataset, floors, reports, tables, tracking
 from ...experiment.column_types import Kinds, kinds
 from ...experiment.errors import UserError
-from ...experiment.params import ROOT, Params, load
+from ...experiment.params import Params, load
 from ...experiment.registry import load_model, require_version
 from .. import settings
 from ..settings import Drift, Settings
-from . import report
+from . import charts
 from .distributions import Bins, bins, compare, count
+from .pages import render
 
 log = logging.getLogger(__name__)
 
 
-class Observed(NamedTuple):
-    """The counts of all batches (by name, by column), and of those that the champion was fitted on."""
+class BatchCounts(NamedTuple):
+    """How many rows are in each bin: by batch and column, and of the rows that the champion was fitted on."""
 
-    champion: int
-    batches: list[str]  # that it was fitted on
-    rows: int  # of those
+    champion: int  # its version
+    fitted_batches: list[str]
+    fitted_rows: int
     bins: dict[str, Bins]
-    counts: dict[str, dict[str, np.ndarray]]
+    batches: dict[str, dict[str, np.ndarray]]
     reference: dict[str, np.ndarray]
 
 
-def observe(params: Params) -> Observed:
-    """Count all batches: the champion's inputs except dates, and the target where it is known."""
-    client, target = tracking.connect(), params.data.target
-    version = require_version(client, params.register_.name, "champion")
+def count_batches(params: Params) -> BatchCounts:
+    """Count all batches: the champion's inputs except dates, and the target where it is known.
+
+    Raises UserError if there is no champion, or no batch that it was fitted on.
+    """
+    target = params.data.target
+    version = require_version(tracking.connect(), params.register_.name, "champion")
     until = tracking.find_run(version.run_id).data.params["last_batch"]
     paths = dataset.batches(params.data)
     frames = [tables.read([path], params.data) for path in paths]
@@ -54,65 +57,88 @@ def observe(params: Params) -> Observed:
     inputs = load_model(version, params).kinds
     columns = Kinds({c: k for c, k in inputs.items() if k != "date" and c in rows})
     cuts = bins(reference, Kinds(columns | kinds(reference[[target]])))
-    counts = {str(name): count(part, cuts) for name, part in rows.groupby(batch)}
-    for its in counts.values():
-        its[target][-1] = 0  # a row without target may get one yet
-    known = [name for name in counts if name <= until]
-    total = {column: np.sum([counts[name][column] for name in known], axis=0) for column in cuts}
-    return Observed(int(version.version), known, len(reference), cuts, counts, total)
+    batches = {str(name): count(part, cuts) for name, part in rows.groupby(batch)}
+    for counts in batches.values():
+        counts[target][-1] = 0  # a row without target may get one yet
+    fitted = [name for name in batches if name <= until]
+    total = {column: np.sum([batches[name][column] for name in fitted], axis=0) for column in cuts}
+    return BatchCounts(int(version.version), fitted, len(reference), cuts, batches, total)
 
 
-def measured(observed: Observed, limits: Drift) -> dict:
+def report(counts: BatchCounts, limits: Drift) -> dict[str, Any]:
     """What reports/drift.json holds: `features` is about the newest batch, `over_time` is PSI.
 
     A batch without any known target has no entry for it.
     """
     features: dict[str, dict] = {}
-    over_time, newest = {}, list(observed.counts)[-1]
-    for column, its in observed.bins.items():
-        known = observed.reference[column]
-        found = {
-            name: compare(known, counts[column], its.kind, limits)
-            for name, counts in observed.counts.items()
-            if counts[column].any()
+    over_time: dict[str, dict[str, float]] = {}
+    newest = list(counts.batches)[-1]
+    for column, cut in counts.bins.items():
+        measures = {
+            name: compare(counts.reference[column], batch[column], cut.kind, limits)
+            for name, batch in counts.batches.items()
+            if batch[column].any()
         }
-        over_time[column] = {name: measures["psi"] for name, measures in found.items()}
-        features |= {column: found[newest]} if newest in found else {}
+        over_time[column] = {name: measured["psi"] for name, measured in measures.items()}
+        features |= {column: measures[newest]} if newest in measures else {}
     return {
         "schema": 1,
-        "champion": observed.champion,
-        "reference": {"batches": observed.batches, "rows": observed.rows},
+        "champion": counts.champion,
+        "reference": {"batches": counts.fitted_batches, "rows": counts.fitted_rows},
         "batch": newest,
         "features": features,
         "over_time": over_time,
     }
 
 
-def write(params: Params, limits: Drift) -> dict:
-    """Compare, and write both reports; returns what reports/drift.json holds."""
-    observed, folder = observe(params), ROOT / "reports"
-    found = measured(observed, limits)
-    folder.mkdir(exist_ok=True)
-    (folder / "drift.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    text = report.page(observed, found, limits)
-    (folder / "drift.html").write_text(text, encoding="utf-8")
-    return found
+def page(counts: BatchCounts, report: dict[str, Any], limits: Drift) -> str:
+    """reports/drift.html: the features in the order of PSI, each with its charts."""
+    rows = []
+    newest = counts.batches[report["batch"]]
+    fitted = len(counts.fitted_batches)
+    for name, measures in sorted(report["features"].items(), key=lambda item: -item[1]["psi"]):
+        trend = charts.trend(report["over_time"][name], list(counts.batches), fitted, limits.psi)
+        shares = charts.share_bars(counts.bins[name], counts.reference[name], newest[name])
+        rows.append((name, measures, [trend, shares]))
+    return render(
+        "continuous_training/drift/drift.html.jinja",
+        title=f"Drift of {report['batch']}",
+        drifted=sum(measures["drifted"] for _, measures, _ in rows),
+        **{"report": report, "rows": rows, "limits": limits},
+    )
+
+
+def drifted(features: dict[str, dict]) -> list[str]:
+    """The names of the features that have drifted."""
+    return [name for name, measures in features.items() if measures["drifted"]]
+
+
+def write(params: Params, limits: Drift) -> dict[str, Any]:
+    """Write both reports; returns what reports/drift.json holds."""
+    counts = count_batches(params)
+    content = report(counts, limits)
+    reports.write_json("drift.json", content)
+    reports.write("drift.html", page(counts, content, limits))
+    return content
 
 
 def asked(champion: ModelVersion | None, params: Params, limits: Settings) -> tuple[bool, str]:
-    """The trigger: has a feature of the newest batch drifted? Writes both reports."""
+    """The trigger: whether a feature of the newest batch has drifted, and the reason. Writes both reports."""
     if champion is None:
         return False, "there is no champion"
-    found = write(params, limits.drift)
-    if found["batch"] in found["reference"]["batches"]:
+    content = write(params, limits.drift)
+    if content["batch"] in content["reference"]["batches"]:
         return False, "there is no batch after those that the champion was fitted on"
-    names = [name for name, measures in found["features"].items() if measures["drifted"]]
-    said = f"drifted: {', '.join(names)}" if names else "no feature has drifted"
-    return limits.triggers.drift and bool(names), said + ("" if limits.triggers.drift else " (off)")
+    names = drifted(content["features"])
+    reason = _summary(names) + ("" if limits.triggers.drift else " (off)")
+    return limits.triggers.drift and bool(names), reason
 
 
 def run() -> None:
-    found = write(load(), settings.load().drift)
-    drifted = [name for name, measures in found["features"].items() if measures["drifted"]]
-    said = f"drifted: {', '.join(drifted)}" if drifted else "no feature has drifted"
-    log.info("%s against champion %d: %s", found["batch"], found["champion"], said)
+    content = write(load(), settings.load().drift)
+    summary = _summary(drifted(content["features"]))
+    log.info("%s against champion %d: %s", content["batch"], content["champion"], summary)
+
+
+def _summary(names: list[str]) -> str:
+    return f"drifted: {', '.join(names)}" if names else "no feature has drifted"

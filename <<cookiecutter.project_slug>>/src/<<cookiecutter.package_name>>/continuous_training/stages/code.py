@@ -8,9 +8,9 @@ always runs, and takes a tenth of a second.
 import ast
 import functools
 import hashlib
-import json
 from pathlib import Path
 
+from ...experiment import reports
 from ...experiment.cli import PACKAGE
 from ...experiment.params import ROOT
 
@@ -66,5 +66,5 @@ def digests(stage: str) -> dict[str, str]:
 def run() -> None:
     (ROOT / FOLDER).mkdir(parents=True, exist_ok=True)
     for stage in STAGES:
-        text = json.dumps(digests(stage), indent=2) + "\n"
+        text = reports.as_json(digests(stage))
         (ROOT / FOLDER / f"{stage}.json").write_text(text, encoding="utf-8")

@@ -5,12 +5,11 @@ reports/metrics.json (`dvc metrics diff` compares them between commits). The gat
 champion, for that is a matter of the registry.
 """
 
-import json
 import logging
 
 import pandas as pd
 
-from ...experiment import plots
+from ...experiment import plots, reports
 from ...experiment.evaluate import baseline, compare, report
 from ...experiment.params import ROOT, load
 from ...experiment.registry import read_model
@@ -25,14 +24,11 @@ def run() -> None:
     holdout = pd.read_parquet(ROOT / "data/prepared/holdout.parquet")
     model = read_model(ROOT / FOLDER, params).model
     table = compare({"candidate": model, "baseline": baseline(train, params)}, holdout, params)
-    folder = ROOT / "reports/challenger"
-    folder.mkdir(parents=True, exist_ok=True)
     written = report(table, holdout, "held-out", params)
-    (folder / "evaluation.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    reports.write_json("challenger/evaluation.json", written)
     for name, figure in plots.evaluation(model, holdout, table, params).items():
-        figure.savefig(folder / f"{name}.png", dpi=120)
+        figure.savefig(ROOT / f"reports/challenger/{name}.png", dpi=120)
     own = table[(table["model"] == "candidate") & (table["segment"] == "all")].iloc[0].iloc[3:]
     metrics = {name: float(value) for name, value in own.dropna().items()}
-    text = json.dumps(metrics, indent=2) + "\n"
-    (ROOT / "reports/metrics.json").write_text(text, encoding="utf-8")
+    reports.write_json("metrics.json", metrics)
     log.info("evaluate: %s %.4f", params.evaluate.metric, metrics[params.evaluate.metric])

@@ -5,7 +5,6 @@ change: a line a column, with `kind` (number | text | date), `missing` (the larg
 may be missing) and, if you add them, `min`, `max` and `values`. A batch that breaks it is quarantined.
 """
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ import pandas as pd
 import pandera.pandas as pa
 import yaml
 
+from ...experiment import reports
 from ...experiment.column_types import kinds
 from ...experiment.errors import UserError
 from ...experiment.params import ROOT, Data, load
 
 SCHEMA = "schema.yaml"
-SKEW = "reports/skew.json"  # what is to be quarantined, and why
+SKEW = "skew.json"  # in reports/: what is to be quarantined, and why
 HEAD = """\
 # What every batch must look like, inferred from {batches}. Review it, change it, commit it.
 # kind: number | text | date; missing: up to this share; add min, max or values: [a, b] if you like.
@@ -43,9 +43,7 @@ def skew(broken: dict[str, list[str]], of: int) -> UserError:
         return UserError(
             f"no batch is as params.yaml and {SCHEMA} say ({hint}): {reasons_by_batch}"
         )
-    path = ROOT / SKEW
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(broken, indent=2) + "\n", encoding="utf-8")
+    reports.write_json(SKEW, broken)
     return UserError(reasons_by_batch)
 
 
@@ -154,7 +152,5 @@ def run() -> None:
         report[path.stem] = {"rows": len(frame), "columns": len(columns)}
     if broken:
         raise skew(broken, of=len(paths))
-    text = json.dumps({"batches": report}, indent=2) + "\n"
-    (ROOT / "reports").mkdir(exist_ok=True)
-    (ROOT / "reports/validation.json").write_text(text, encoding="utf-8")
+    reports.write_json("validation.json", {"batches": report})
     log.info("validate: %d batches are as %s says", len(paths), SCHEMA)

@@ -1,67 +1,91 @@
-"""The conditions of the alerts: what of that which monitoring has seen takes somebody's attention."""
+"""The alert rules: which of the measured values need attention."""
 
 import math
+from typing import Any
 
 from ..settings import Monitor
-from .alerts import Conditions, Key
-from .collect import Found
+from .alerts import AlertKey, Conditions
+from .collect import main_version
 
-REQUESTS = 100  # below this many their slowest hundredth says nothing
+MIN_REQUESTS = 100  # below so many their p99 says nothing
 
 
-def conditions(found: Found, limits: Monitor) -> Conditions:
-    """What would be an alert; None where it cannot be told, and an alert stays as it is."""
-    number, stale, about = found["version"] or 0, found["staleness"], found["service"]
-    its, metric = found["versions"].get(str(number), {}), found["metric"]
-    wanted: Conditions = {}
-    limit = its.get("limit") if its else math.nan
-    if limit is None or not math.isnan(limit):
-        said = "too few labels to tell"
-        if "value" in its:
-            said = f"version {number}: {metric} is {_with(its['value'], its['interval'])} on"
-            said += f" {its['labelled']:,} labelled predictions; it was {its['judged']:.4g} when"
-            said += f" the version was judged, and may be {its['limit']:.4g}"
-        sure = its["worse"] if its.get("enough") else None
-        wanted[Key("degradation", number)] = (sure, said)
-    for part in its.get("segments", []):
-        said = f"version {number}, {part['segment']}: {metric} is"
-        said += f" {_with(part['value'], part['interval'])} on {part['rows']:,} rows; it was"
-        said += f" {part['judged']:.4g}, and may be {part['limit']:.4g}"
-        sure = part["worse"] if its["enough"] and not its["worse"] else None  # or all of it is
-        wanted[Key("segment", number, part["segment"])] = (sure, said)
+def conditions(content: dict[str, Any], limits: Monitor) -> Conditions:
+    """Whether each alert holds, from what reports/monitor.json holds; None where it cannot be told."""
+    number = content["version"] or 0
+    main = main_version(content)
+    rules: Conditions = {}
+    if main:
+        rules |= _metric(number, main, content["metric"])
+        slow = main["p99"] > limits.p99 if main["requests"] >= MIN_REQUESTS else None
+        message = f"version {number}: p99 is {main['p99']:.0f} ms, allowed are {limits.p99:g}"
+        rules[AlertKey("latency", number)] = (slow, message)
     if limits.drift is not None:
-        names = [name for name, measures in found["drift"].items() if measures["drifted"]]
-        known = bool(found["drift"]) and its["rows"] >= limits.labelled
-        said = f"version {number}: drifted from the rows that it was fitted on: {', '.join(names)}"
-        wanted[Key("drift", number)] = (bool(names) if known else None, said)
-    if its:
-        slow = its["p99"] > limits.p99 if its["requests"] >= REQUESTS else None
-        said = f"version {number}: p99 is {its['p99']:.0f} ms, allowed are {limits.p99:g}"
-        wanted[Key("latency", number)] = (slow, said)
-    for other, one in found["versions"].items():
-        share = one["failures"] / one["rows"]
-        said = f"version {other} failed on {share:.1%} of its rows, allowed are {limits.errors:.1%}"
-        wanted[Key("errors", int(other))] = (share > limits.errors, said)
-    if about is not None:
-        there, answers = about["answers"], max(about.get("requests", 0), 1)
-        said = f"{found['environment']} does not answer at {about['url']}"
-        wanted[Key("service")] = (not there, said)
-        share = about.get("failed", 0) / answers
-        said = f"{share:.1%} of requests failed, allowed are {limits.errors:.1%}"
-        wanted[Key("errors")] = (share > limits.errors if there else None, said)
-        lost = about.get("prediction_log_dropped", 0) + about.get("prediction_log_rejected", 0)
-        said = f"{lost:,} requests or rows are lost to the prediction log: is its database there?"
-        wanted[Key("prediction_log")] = (lost > 0 if there else None, said)
+        names = [name for name, measures in content["drift"].items() if measures["drifted"]]
+        enough = bool(content["drift"]) and main["rows"] >= limits.labelled
+        message = f"version {number}: drifted from the rows that it was fitted on: "
+        drifted = bool(names) if enough else None
+        rules[AlertKey("drift", number)] = (drifted, message + ", ".join(names))
+    for version, entry in content["versions"].items():
+        share = entry["failures"] / entry["rows"]
+        message = f"version {version} failed on {share:.1%} of its rows,"
+        message += f" allowed are {limits.errors:.1%}"
+        rules[AlertKey("errors", int(version))] = (share > limits.errors, message)
+    if content["service"] is not None:
+        rules |= _service(content["environment"], content["service"], limits)
     if limits.staleness is not None:
-        texts = {
-            "trained": f"version {number} is asked about rows {{:.0f}} days after those it learnt from",
-            "label": "no label has come for the predictions of the last {:.0f} days",
-        }
-        old = {name: stale[name] or 0 for name in texts}
-        told = [texts[name].format(days) for name, days in old.items() if days > limits.staleness]
-        wanted[Key("staleness", number)] = (bool(told), "; ".join(told))
-    return wanted
+        stale = _stale(number, content["staleness"], limits.staleness)
+        rules[AlertKey("staleness", number)] = stale
+    return rules
 
 
-def _with(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.4g} (95 %: {interval[0]:.4g} to {interval[1]:.4g})"
+def _metric(number: int, main: dict[str, Any], metric: str) -> Conditions:
+    """Degradation of the main version, or of segments if it is not worse as a whole."""
+    rules: Conditions = {}
+    allowed = main.get("allowed")  # None: the version cannot be loaded
+    worse = main["worse"] if main.get("enough_labels") else None
+    message = "too few labels to tell"
+    if "value" in main:
+        message = f"version {number}: {metric} is {_value(main)} on {main['labelled']:,} labelled"
+        message += f" predictions; it was {main['reference']:.4g} when the version was judged,"
+        message += f" and may be {allowed:.4g}"
+    if allowed is None or not math.isnan(allowed):
+        rules[AlertKey("degradation", number)] = (worse, message)
+    for part in main.get("segments", []):
+        message = f"version {number}, {part['segment']}: {metric} is {_value(part)} on"
+        message += f" {part['rows']:,} rows; it was {part['reference']:.4g}, and may be"
+        message += f" {part['allowed']:.4g}"
+        part_worse = part["worse"] if main["enough_labels"] and not main["worse"] else None
+        rules[AlertKey("segment", number, part["segment"])] = (part_worse, message)
+    return rules
+
+
+def _service(env: str, counts: dict[str, Any], limits: Monitor) -> Conditions:
+    """Whether the service answers, without too many errors, and loses nothing of its log."""
+    answers = counts["answers"]
+    silent = (not answers, f"{env} does not answer at {counts['url']}")
+    rules: Conditions = {AlertKey("service"): silent}
+    share = counts.get("failed", 0) / max(counts.get("requests", 0), 1)
+    message = f"{share:.1%} of requests failed, allowed are {limits.errors:.1%}"
+    rules[AlertKey("errors")] = (share > limits.errors if answers else None, message)
+    lost = counts.get("prediction_log_dropped", 0) + counts.get("prediction_log_rejected", 0)
+    message = f"{lost:,} requests or rows are lost to the prediction log: is its database there?"
+    rules[AlertKey("prediction_log")] = (lost > 0 if answers else None, message)
+    return rules
+
+
+def _stale(number: int, days: dict[str, float | None], limit: int) -> tuple[bool, str]:
+    """Whether the training or the newest label is older than so many days."""
+    trained, label = days["trained"] or 0, days["label"] or 0
+    messages = []
+    if trained > limit:
+        text = f"version {number} predicts rows {trained:.0f} days after those it was fitted on"
+        messages.append(text)
+    if label > limit:
+        messages.append(f"no label has come for the predictions of the last {label:.0f} days")
+    return bool(messages), "; ".join(messages)
+
+
+def _value(entry: dict[str, Any]) -> str:
+    low, high = entry["interval"]
+    return f"{entry['value']:.4g} (95 %: {low:.4g} to {high:.4g})"

@@ -1,192 +1,175 @@
-"""The charts of the dashboard: drawings that stretch to their place, with words around them that do not."""
+"""The charts of the dashboard: time from left to right, in percent of the width."""
 
 import math
-from collections.abc import Callable
-from datetime import UTC, datetime
-from html import escape
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
-from .collect import Found
+from ...continuous_training.drift.charts import Bar, Chart, Dot, Line
+from ...continuous_training.drift.pages import interval, moment, number
+from .collect import EnvironmentReport, main_version
 
 SIGNS = {"promoted": "▲", "refused": "✕", "rolled back": "↩", "deployed": "●"}
-LINES = {"judged": "var(--dim)", "allowed": "var(--alarm)"}
-NEAR = 7  # percent of the width within which events share a sign
+LIMIT_COLORS = {"reference": "dim", "allowed": "alarm"}
+SHARED_SIGN = 7  # percent of the width within which events share a sign
+OTHER_COLORS = 5  # of versions beside the main one, in the page's style
 
 
-def when(seconds: float, form: str = "%d %b %Y, %H:%M") -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime(form)
+class EventSign(NamedTuple):
+    """What stands above a plot: a sign, or how many events it stands for."""
+
+    left: float
+    text: str
+    label: str  # the tooltip
 
 
-def number(value: float | None) -> str:
-    """Three decimals, or fewer of a large one."""
-    if value is None or not math.isfinite(value):
-        return "\u2013"
-    size = abs(value)
-    return f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 1000 else f"{value:,.0f}"
+class Plot(NamedTuple):
+    """A chart with the events above it, the times below it, and ticks (top, text) on the left."""
+
+    chart: Chart
+    events: list[EventSign]
+    times: list[str]
+    ticks: list[tuple[float, str]]
 
 
-def between(interval: tuple[float, float] | None) -> str:
-    if interval is None or not all(map(math.isfinite, interval)):
-        return ""
-    return f"{number(interval[0])} to {number(interval[1])}"
-
-
-def said(event: dict[str, Any]) -> str:
+def event_text(event: dict[str, Any]) -> str:
     return f"{event['decision']}: version {event['version']}"
 
 
-def sign(event: dict[str, Any]) -> str:
+def event_sign(event: dict[str, Any]) -> str:
     return SIGNS.get(event["decision"], "●")
 
 
-def color(version: int, found: Found) -> str:
-    others = sorted(int(key) for key in found["versions"] if int(key) != found["version"])
-    return f"var(--v{others.index(version) % 5 + 1 if version in others else 0})"
+def version_colors(content: dict[str, Any]) -> dict[int, str]:
+    """The color of each version: v0 is that of the main one."""
+    main = content["version"]
+    others = sorted(int(version) for version in content["versions"] if int(version) != main)
+    colors = {version: f"v{place % OTHER_COLORS + 1}" for place, version in enumerate(others)}
+    return {main: "v0"} | colors
 
 
-def path(shape: str, stroke: str, more: str = "", title: str = "") -> str:
-    """A line; `title` is what it says when somebody points at it."""
-    about = f"<title>{escape(title)}</title>" if title else ""
-    return f'<path d="{shape}" stroke="{stroke}" {more}>{about}</path>'
+def limit_lines(content: dict[str, Any]) -> dict[str, float]:
+    """The main version's metric when it was judged, and what it may come to; those that are known."""
+    main = main_version(content)
+    lines = {name: main.get(name, math.nan) for name in LIMIT_COLORS}
+    return {name: value for name, value in lines.items() if math.isfinite(value)}
 
 
-def dot(x: float, y: float, stroke: str, title: str = "") -> str:
-    return path(f"M{x:.2f} {y:.2f}h0", stroke, 'stroke-width="7" stroke-linecap="round"', title)
+class TimeAxis:
+    """The time that the plots show: that of the traffic, and of the events not far from it."""
 
-
-def bar(
-    x: float, y: float, width: float, height: float, fill: str, opacity: float, title: str = ""
-):
-    about = f"<title>{escape(title)}</title>" if title else ""
-    return (
-        f'<rect x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}" fill="{fill}"'
-        f' opacity="{opacity}">{about}</rect>'
-    )
-
-
-class Axis:
-    """Time from left to right, in percent; an event far from all predictions is only listed."""
-
-    def __init__(self, found: Found) -> None:
-        traffic, self.step = found.traffic["time"], found.step
-        first, last = float(traffic.min()), float(traffic.max()) + self.step
+    def __init__(self, report: EnvironmentReport) -> None:
+        times = report.traffic["time"]
+        first = float(times.min())
+        last = float(times.max()) + report.bin_seconds
         far = (last - first) / 4
-        self.events = [e for e in found.events if first - far <= e["time"] <= last + far]
+        self.events = [e for e in report.events if first - far <= e["time"] <= last + far]
         moments = [first, last, *(event["time"] for event in self.events)]
-        pad = (max(moments) - min(moments)) * 0.03
-        self.first, self.last = min(moments) - pad, max(moments) + pad
+        margin = (max(moments) - min(moments)) * 0.03
+        self.first = min(moments) - margin
+        self.last = max(moments) + margin
 
-    def at(self, moment: float) -> float:
-        return 100 * (moment - self.first) / (self.last - self.first)
+    def at(self, seconds: float) -> float:
+        """The place of a moment, in percent."""
+        return 100 * (seconds - self.first) / (self.last - self.first)
 
-    def signs(self) -> str:
-        """Above the plot; events that lie close together share one."""
+    def signs(self) -> list[EventSign]:
+        """The signs of the events; those that lie close together share one."""
         groups: list[list[dict[str, Any]]] = []
         for event in self.events:
-            if groups and self.at(event["time"]) - self.at(groups[-1][0]["time"]) < NEAR:
+            if groups and self.at(event["time"]) - self.at(groups[-1][0]["time"]) < SHARED_SIGN:
                 groups[-1].append(event)
             else:
                 groups.append([event])
-        return "".join(
-            f'<span class="event" style="left: {self.at(group[0]["time"]):.2f}%" title="'
-            + escape("; ".join(f"{when(e['time'])}: {said(e)}" for e in group))
-            + f'">{sign(group[0]) if len(group) == 1 else len(group)}</span>'
-            for group in groups
-        )
+        signs = []
+        for group in groups:
+            text = event_sign(group[0]) if len(group) == 1 else str(len(group))
+            label = "; ".join(f"{moment(e['time'])}: {event_text(e)}" for e in group)
+            signs.append(EventSign(self.at(group[0]["time"]), text, label))
+        return signs
 
-    def plot(self, marks: list[str], ticks: list[tuple[float, str]]) -> str:
-        """A plot of 100 x 100: marks, the events, time below, and ticks (y, text) on the left."""
-        lines = [
-            path(f"M{self.at(e['time']):.2f} 0V100", "var(--line)", 'stroke-dasharray="2 2"')
-            for e in self.events
-        ]
+    def plot(self, chart: Chart, ticks: list[tuple[float, str]]) -> Plot:
+        """The chart with a line at each event, and what is around it."""
+        places = [self.at(event["time"]) for event in self.events]
+        lines = [Line([(x, 0), (x, 100)], "line", dashes="2 2") for x in places]
+        chart = chart._replace(lines=[*lines, *chart.lines])
         form = "%d %b" if self.last - self.first > 3 * 86400 else "%H:%M"
-        times = [when(t, form) for t in (self.first, (self.first + self.last) / 2, self.last)]
-        left = "".join(f'<span style="top: {y:.2f}%">{escape(text)}</span>' for y, text in ticks)
-        return (
-            f'<div class="plot"><div class="y">{left}</div><div class="area">'
-            '<svg viewBox="0 0 100 100" preserveAspectRatio="none">'
-            f'{"".join([*lines, *marks])}</svg>{self.signs()}</div><div class="x">'
-            f"{''.join(f'<span>{time}</span>' for time in times)}</div></div>"
-        )
+        middle = (self.first + self.last) / 2
+        times = [moment(seconds, form) for seconds in (self.first, middle, self.last)]
+        return Plot(chart, self.signs(), times, ticks)
 
 
-def metric(found: Found, axis: Axis) -> str:
-    """The metric of each version over time, its interval in the shade; what the main one may come to."""
-    series = {int(key): its.get("over_time", []) for key, its in found["versions"].items()}
-    main = found["versions"].get(str(found["version"]), {})
-    lines = {"judged": main.get("judged", math.nan), "allowed": main.get("limit", math.nan)}
-    lines = {name: value for name, value in lines.items() if math.isfinite(value)}
+def metric_plot(report: EnvironmentReport, axis: TimeAxis) -> Plot | None:
+    """The metric of each version over time, its interval in the shade; None without any label."""
+    content = report.content
+    series = {int(version): entry["over_time"] for version, entry in content["versions"].items()}
+    limits = limit_lines(content)
+    values = [*limits.values()]
+    for part in (part for parts in series.values() for part in parts):
+        values += [v for v in (part["value"], *part["interval"]) if math.isfinite(v)]
     if not any(series.values()):
-        return "<p>No labels have come yet for what was predicted: there is no live metric.</p>"
-    bins = [part for its in series.values() for part in its]
-    values = [*lines.values(), *(part["value"] for part in bins)]
-    values += [end for part in bins for end in part["interval"] if math.isfinite(end)]
+        return None
     low, high = min(values), max(values)
-    pad = (high - low or abs(high) or 1) * 0.06
-    y: Callable[[float], float] = lambda v: 100 * (high + pad - v) / (high - low + 2 * pad)  # noqa: E731
-    marks = []
-    for version, its in series.items():
-        shade, line, dots, end = color(version, found), "", [], 0.0
-        for part in its:
-            left, right = axis.at(part["from"]), axis.at(part["to"])
-            x, v = (left + right) / 2, y(part["value"])
-            if between(part["interval"]):
-                top, bottom = y(part["interval"][1]), y(part["interval"][0])
-                marks.append(bar(left, top, right - left, bottom - top, shade, 0.16))
-            line += f"{'L' if left - end < right - left else 'M'}{x:.2f} {v:.2f}"  # or a gap
-            text = f"version {version}, {when(part['from'])}: {number(part['value'])}"
-            text += f" ({between(part['interval'])}), {part['rows']:,} rows"
-            dots.append(dot(x, v, shade, text))
-            end = right
-        marks += [path("M" + line[1:] or "M0 0", shade, 'fill="none"'), *dots]
-    marks += [
-        path(f"M0 {y(value):.2f}H100", LINES[name], 'stroke-dasharray="5 4"')
-        for name, value in lines.items()
+    margin = (high - low or abs(high) or 1) * 0.06
+
+    def y(value: float) -> float:
+        return 100 * (high + margin - value) / (high - low + 2 * margin)
+
+    bars, dots = list[Bar](), list[Dot]()
+    lines = [
+        Line([(0, y(value)), (100, y(value))], LIMIT_COLORS[name], dashes="5 4")
+        for name, value in limits.items()
     ]
+    colors = version_colors(content)
+    for version, parts in series.items():
+        own_dots = []
+        for part in parts:
+            left, right = axis.at(part["from"]), axis.at(part["to"])
+            bottom, top = (y(end) for end in part["interval"])
+            if math.isfinite(bottom) and math.isfinite(top):
+                bar = Bar(left, top, right - left, bottom - top, colors[version], opacity=0.16)
+                bars.append(bar)
+            label = f"version {version}, {moment(part['from'])}: {number(part['value'])}"
+            label += f" ({interval(part['interval'])}), {part['rows']:,} rows"
+            own_dots.append(Dot((left + right) / 2, y(part["value"]), colors[version], label))
+        for (one, dot), (other, after) in pairwise(zip(parts, own_dots, strict=True)):
+            if other["from"] - one["to"] < one["to"] - one["from"]:  # else a gap
+                lines.append(Line([(dot.x, dot.y), (after.x, after.y)], colors[version]))
+        dots += own_dots
     ticks = [(y(value), number(value)) for value in (high, (low + high) / 2, low)]
-    keys = "".join(
-        f'<span><span class="dash" style="border-color: {LINES[name]}"></span>{name}'
-        f" {number(value)}</span> "
-        for name, value in lines.items()
-    )
-    return f'{axis.plot(marks, ticks)}<p class="legend">{legend(found)}{keys}</p>'
+    return axis.plot(Chart(bars, lines, dots), ticks)
 
 
-def legend(found: Found) -> str:
-    """The colors of the versions."""
-    return "".join(
-        f'<span><span class="key" style="background: {color(version, found)}"></span>version'
-        f" {version}</span> "
-        for version in sorted(map(int, found["versions"]))
-    )
+def traffic_plot(report: EnvironmentReport, axis: TimeAxis) -> Plot:
+    """Rows by version over time, stacked; those of a shadow are pale."""
+    colors = version_colors(report.content)
+    traffic = report.traffic.sort_values(["time", "shadow", "version"])
+    highest = int(traffic.groupby("time")["rows"].sum().max())
+    below = traffic.groupby("time")["rows"].cumsum()
+    bars = []
+    for part, rows in zip(traffic.to_dict("records"), below, strict=True):
+        left = axis.at(part["time"])
+        width = 0.9 * (axis.at(part["time"] + report.bin_seconds) - left)
+        label = f"{moment(part['time'])}: {part['rows']:,} rows, version {part['version']}"
+        label += " (shadow)" if part["shadow"] else ""
+        height = 95 * part["rows"] / highest
+        color, opacity = colors.get(part["version"], "v5"), 0.4 if part["shadow"] else 1
+        bars.append(Bar(left, 100 - 95 * rows / highest, width, height, color, label, opacity))
+    return axis.plot(Chart(bars), [(5, f"{highest:,}"), (100, "0")])
 
 
-def traffic(found: Found, axis: Axis) -> str:
-    """Rows by version over time, stacked; shadows are pale."""
-    marks, most = [], int(found.traffic.groupby("time")["rows"].sum().max())
-    for moment, part in found.traffic.groupby("time"):
-        start, top = float(moment), 100.0  # type: ignore[arg-type]
-        left = axis.at(start)
-        wide = axis.at(start + axis.step) - left
-        for its in part.sort_values(["shadow", "version"]).to_dict("records"):
-            height, version = 95 * its["rows"] / most, int(its["version"])
-            top -= height
-            text = f"{when(start)}: {its['rows']:,} rows, version {version}"
-            text, opacity = (f"{text} (shadow)", 0.4) if its["shadow"] else (text, 1)
-            marks.append(bar(left, top, wide * 0.9, height, color(version, found), opacity, text))
-    return axis.plot(marks, [(5, f"{most:,}"), (100, "0")])
+def segment_chart(segment: dict[str, Any], low: float, high: float) -> Chart:
+    """A segment's value and interval, and a tick at its value when the version was judged."""
+    color = "alarm" if segment["worse"] else "v0"
+    lines, dots = [], []
 
+    def x(value: float) -> float:
+        return 2 + 96 * (value - low) / (high - low or 1)
 
-def interval(part: dict[str, Any], low: float, high: float) -> str:
-    """A segment's value and interval, and a tick where it was when the version was judged."""
-    shade, marks = "var(--alarm)" if part["worse"] else "var(--v0)", ""
-    x: Callable[[float], float] = lambda v: 2 + 96 * (v - low) / (high - low or 1)  # noqa: E731
-    if between(part["interval"]):
-        first, last = (x(end) for end in part["interval"])
-        marks += path(f"M{first:.1f} 5H{last:.1f}", shade, 'stroke-width="2"')
-    if math.isfinite(part["judged"]):
-        marks += path(f"M{x(part['judged']):.1f} 0V10", "var(--dim)", 'stroke-width="2"')
-    if math.isfinite(part["value"]):
-        marks += dot(x(part["value"]), 5, shade)
-    return f'<svg class="range" viewBox="0 0 100 10" preserveAspectRatio="none">{marks}</svg>'
+    if interval(segment["interval"]):
+        lines.append(Line([(x(end), 50) for end in segment["interval"]], color, width=2))
+    if math.isfinite(segment["reference"]):
+        place = x(segment["reference"])
+        lines.append(Line([(place, 0), (place, 100)], "dim", width=2))
+    if math.isfinite(segment["value"]):
+        dots.append(Dot(x(segment["value"]), 50, color))
+    return Chart(lines=lines, dots=dots)

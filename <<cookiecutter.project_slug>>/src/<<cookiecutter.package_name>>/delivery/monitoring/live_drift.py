@@ -1,8 +1,8 @@
 """Live drift: do inputs and predictions still look like the rows that the version was fitted on?
 
 The measures and limits are those of `make drift`. The reference of the inputs is a sample of the rows
-that the version was fitted on; that of the predictions are rows on which it was judged, for a model is
-surer of those that it was fitted on.
+that the version was fitted on. That of the predictions are rows on which it was judged, because a model
+is more certain of the rows that it was fitted on.
 """
 
 import json
@@ -23,12 +23,12 @@ from ...experiment.registry import load_model
 from .label_join import rounded
 
 
-class Observed(NamedTuple):
-    """The counts of each column: of the reference, and of what is served."""
+class LiveCounts(NamedTuple):
+    """How many rows are in each bin of each column: of the reference, and of what is served."""
 
-    rows: int  # that the version was fitted on
+    fitted_rows: int
     bins: dict[str, Bins]
-    known: dict[str, np.ndarray]
+    reference: dict[str, np.ndarray]
     live: dict[str, np.ndarray]
 
 
@@ -40,46 +40,52 @@ def scores(predicted: np.ndarray, classes: np.ndarray | None) -> pd.DataFrame:
     return pd.DataFrame({f"(probability of {classes[k]})": predicted[:, k] for k in shown})
 
 
-def observe(
+def count_live(
     version: ModelVersion, sent: pd.DataFrame, logged: pd.DataFrame, rows: int, params: Params
-) -> Observed:
-    """Count the inputs as they were sent and the predictions; `rows` of the reference are enough.
+) -> LiveCounts:
+    """Count the inputs as they were sent, and the predictions, beside `rows` of the reference.
 
     Raises UserError if no batch is here that the version was fitted on.
     """
     run = tracking.find_run(version.run_id)
-    before = tracking.find_run(run.data.tags.get("judged_run", version.run_id))
+    judged_run = tracking.find_run(run.data.tags.get("judged_run", version.run_id))
     paths = dataset.batches(params.data.model_copy(update={"through": None}))
     paths = [path for path in paths if path.stem <= run.data.params["last_batch"]]
     if not paths:
         raise UserError("no batch is here that the version was fitted on")
-    history = tables.read(paths, params.data)
-    store = floors.feature_store(params.data, history)
-    until, held = before.data.params.get("fitted_until"), history
+    fitted = tables.read(paths, params.data)
+    store = floors.feature_store(params.data, fitted)
+    until = judged_run.data.params.get("fitted_until")
+    judged = fitted
     if until is not None and params.data.time is not None:
-        later = history[history[params.data.time] > pd.Timestamp(until)]
-        held = later if len(later) else history
-    some, held = (part.sample(min(rows, len(part)), random_state=0) for part in (history, held))
+        later = fitted[fitted[params.data.time] > pd.Timestamp(until)]
+        judged = later if len(later) else fitted
+    inputs = fitted.sample(min(rows, len(fitted)), random_state=0)
+    judged = judged.sample(min(rows, len(judged)), random_state=0)
     if store is not None:
-        some, held = store.add(some), store.add(held)
-    model, kinds = load_model(before, params)
+        inputs, judged = store.add(inputs), store.add(judged)
     own = load_model(version, params).kinds
-    columns = Kinds({c: k for c, k in own.items() if k != "date" and c in sent and c in some})
-    some, sent = rounded(some, columns), rounded(sent, columns)
-    answered = logged["prediction"].dropna()
-    now = np.array([json.loads(answer) for answer in answered], float)
+    columns = Kinds({c: k for c, k in own.items() if k != "date" and c in sent and c in inputs})
+    inputs, sent = rounded(inputs, columns), rounded(sent, columns)
+    model, kinds = load_model(judged_run, params)
     classes = getattr(model, "classes_", None)
-    sides = [scores(predict(model, held[list(kinds)]), classes), scores(now, classes)]
-    numbers = Kinds(dict.fromkeys(sides[0], "number"))
-    cuts, out = bins(some, columns), bins(sides[0], numbers)
-    known, live = count(some, cuts) | count(sides[0], out), count(sent, cuts) | count(sides[1], out)
-    return Observed(len(history), cuts | out, known, live)
+    expected = scores(predict(model, judged[list(kinds)]), classes)
+    answers = [json.loads(answer) for answer in logged["prediction"].dropna()]
+    answered = scores(np.array(answers, float), classes)
+    input_bins = bins(inputs, columns)
+    score_bins = bins(expected, Kinds(dict.fromkeys(expected, "number")))
+    return LiveCounts(
+        len(fitted),
+        bins=input_bins | score_bins,
+        reference=count(inputs, input_bins) | count(expected, score_bins),
+        live=count(sent, input_bins) | count(answered, score_bins),
+    )
 
 
-def report(observed: Observed, limits: Drift) -> dict[str, dict[str, Any]]:
+def report(counts: LiveCounts, limits: Drift) -> dict[str, dict[str, Any]]:
     """By column `{psi, ks, chi2, drifted}`, as in reports/drift.json."""
     return {
-        column: compare(observed.known[column], observed.live[column], its.kind, limits)
-        for column, its in observed.bins.items()
-        if observed.live[column].any()
+        column: compare(counts.reference[column], counts.live[column], cut.kind, limits)
+        for column, cut in counts.bins.items()
+        if counts.live[column].any()
     }

@@ -1,156 +1,158 @@
-"""Live metrics: how the versions of an environment do on the predictions that have a label by now.
+"""Live metrics: how well the versions of an environment predict, on the predictions that have a label by now.
 
 Intervals come from the gate's bootstrap over days. A verdict takes enough labelled rows on at least
-DAYS days: rows of one day are alike, so that fewer say little.
+MIN_DAYS days: rows of one day are alike, so that fewer days say little.
 """
 
 import json
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ... import data
 from ...continuous_training.decision import gate
 from ...experiment.evaluate import GREATER_IS_BETTER, metrics
 from ...experiment.params import Params
-from .label_join import Joined
+from .label_join import Labelled
 
-DAYS = 5
-SHARED = 0.1  # of a version's rows; with fewer it was not beside the other, but before or after it
+MIN_DAYS = 5  # for a verdict
+MIN_BIN_ROWS = 30  # for the metric of a time bin
+MIN_SHARED = 0.1  # of a version's rows; with fewer it did not run beside the other version
 HOUR, DAY = 3600, 24 * 3600  # seconds
-WIDTHS = [60, 300, 900, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 28 * DAY]
-FEW = 30  # rows below which a bin has no metric
+BIN_SECONDS = [60, 300, 900, HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR]
+BIN_SECONDS += [DAY, 2 * DAY, 7 * DAY, 28 * DAY]
 
 
-class Arm(NamedTuple):
-    """A version's labelled predictions, side by side, and the classes of the model."""
-
-    joined: Joined
-    classes: np.ndarray | None
+def bin_width(seconds: float, bins: int) -> int:
+    """The narrowest of BIN_SECONDS of which so many seconds take no more than `bins`."""
+    return next((width for width in BIN_SECONDS if seconds / width <= bins), BIN_SECONDS[-1])
 
 
-def width(seconds: float, bins: int) -> int:
-    """The narrowest width of which so many seconds hold no more than `bins`."""
-    return next((w for w in WIDTHS if seconds / w <= bins), WIDTHS[-1])
+def for_gate(versions: list[Labelled], params: Params) -> list[gate.Judged]:
+    """The labelled predictions of each version as the gate takes them; a day has one number in all."""
+    days = gate.days(pd.concat([version.labels for version in versions]), params)
+    converted = []
+    start = 0
+    for version in versions:
+        end = start + len(version.labels)
+        predicted = np.array([json.loads(p) for p in version.rows["prediction"]], float)
+        _, y = data.xy(version.labels.assign(**{"": 0.0}), params, any_classes=True)
+        converted.append(gate.Judged(y, predicted, version.classes, days[start:end]))
+        start = end
+    return converted
 
 
-def judged(arms: list[Arm], params: Params) -> list[gate.Judged]:
-    """The predictions of each arm as the gate judges them; a day has the same number in all."""
-    from ... import data
-
-    labels = pd.concat([arm.joined.labels for arm in arms])
-    day, start, found = gate.days(labels, params), 0, []
-    for arm in arms:
-        rows, part = arm.joined.labels, slice(start, start + len(arm.joined.labels))
-        predicted = np.array([json.loads(p) for p in arm.joined.rows["prediction"]], float)
-        _, y = data.xy(rows.assign(**{"": 0.0}), params, any_classes=True)
-        found.append(gate.Judged(y, predicted, arm.classes, day[part]))
-        start += len(rows)
-    return found
+def enough_labels(judged: gate.Judged, rows: int) -> bool:
+    """Whether so many rows, on MIN_DAYS days, have a label."""
+    return len(judged.y) >= rows and len(np.unique(judged.day)) >= MIN_DAYS
 
 
-def enough(its: gate.Judged, rows: int) -> bool:
-    return len(its.y) >= rows and len(np.unique(its.day)) >= DAYS
-
-
-def worse(name: str, interval: tuple[float, float], value: float, limit: float) -> bool | None:
-    """Whether a metric is surely worse than its limit; None if that cannot be told."""
+def surely_worse(
+    name: str, value: float, interval: tuple[float, float], allowed: float
+) -> bool | None:
+    """Whether all of a metric's interval is worse than allowed; None if only its value is worse."""
     sign = 1 if name in GREATER_IS_BETTER else -1
     best = interval[1] if sign > 0 else interval[0]
-    if sign * (best - limit) < 0:
+    if sign * (best - allowed) < 0:
         return True
-    return False if sign * (value - limit) >= 0 else None
+    return False if sign * (value - allowed) >= 0 else None
 
 
-def whole(its: gate.Judged, params: Params) -> dict[str, Any]:
-    """All metrics, and that of `evaluate.metric` with its interval."""
-    value, interval = gate.measure(params.evaluate.metric, its)
-    found = metrics(its.y, its.predicted, its.classes)
-    return {"value": value, "interval": interval, "metrics": found}
+def all_metrics(judged: gate.Judged, params: Params) -> dict[str, Any]:
+    """`metrics`, and `value` and `interval` of the one that `evaluate.metric` names."""
+    value, interval = gate.measure(params.evaluate.metric, judged)
+    every = metrics(judged.y, judged.predicted, judged.classes)
+    return {"value": value, "interval": interval, "metrics": every}
 
 
 def segments(
-    its: gate.Judged,
+    judged: gate.Judged,
     labels: pd.DataFrame,
     record: pd.DataFrame | None,
     limits: gate.Gate,
     params: Params,
 ) -> list[dict[str, Any]]:
-    """The metric of each segment beside that when the version was judged (`record`, if it was kept).
+    """The metric of each segment, beside that when the version was judged (`record`, if it was kept).
 
-    Of so many segments one is worse by chance: their intervals together hold with 95 % confidence.
+    Their intervals together hold with 95 % confidence: of many segments one is worse by chance.
     """
-    name, before = params.evaluate.metric, {}
+    name = params.evaluate.metric
+    references = {}
     if record is not None:
         own = record[(record["model"] == "candidate") & (record["rows"] >= limits.segment_rows)]
-        before = own.set_index("segment")[name].to_dict()
-    parts, found = gate.parts(labels, params, limits), []
-    for part, chosen in parts.items():
-        its_own = its.of(chosen)
-        value, interval = gate.measure(name, its_own, 0.025 / len(parts))
-        usual = before.get(part, np.nan)
-        scale = 1 if name in GREATER_IS_BETTER else -abs(usual)
-        limit = usual - limits.segment_tolerance * scale
-        sure = worse(name, interval, value, limit) if enough(its_own, 1) else None
-        found.append(
-            {"segment": part, "rows": int(chosen.sum()), "value": value, "interval": interval}
-            | {"judged": usual, "limit": limit, "worse": sure}
-        )
-    return found
+        references = own.set_index("segment")[name].to_dict()
+    parts = gate.parts(labels, params, limits)
+    measured = []
+    for segment, chosen in parts.items():
+        part = judged.of(chosen)
+        value, interval = gate.measure(name, part, 0.025 / len(parts))
+        reference = references.get(segment, np.nan)
+        scale = 1 if name in GREATER_IS_BETTER else -abs(reference)
+        allowed = reference - limits.segment_tolerance * scale
+        worse = surely_worse(name, value, interval, allowed) if enough_labels(part, 1) else None
+        entry = {"segment": segment, "rows": int(chosen.sum()), "value": value}
+        entry |= {"interval": interval, "reference": reference, "allowed": allowed, "worse": worse}
+        measured.append(entry)
+    return measured
 
 
-def over_time(its: gate.Judged, time: np.ndarray, name: str, least: int) -> list[dict[str, Any]]:
-    """The metric by the time of the prediction (n,), in bins of `least` seconds, or of rows enough.
+def over_time(
+    judged: gate.Judged, time: np.ndarray, name: str, min_width: int
+) -> list[dict[str, Any]]:
+    """A metric by the time of the prediction (n,), in seconds since 1970.
 
-    Within a few days the interval is by row: narrower than it would be by day.
+    The bins are `min_width` seconds wide, or wider, to hold enough rows. If a bin has fewer than MIN_DAYS
+    days its interval is by row: narrower than it would be by day.
     """
-    for wide in (w for w in WIDTHS if w >= least):
-        _, counts = np.unique(time // wide, return_counts=True)
-        if np.median(counts) >= 5 * FEW:
+    for width in (width for width in BIN_SECONDS if width >= min_width):
+        _, counts = np.unique(time // width, return_counts=True)
+        if np.median(counts) >= 5 * MIN_BIN_ROWS:
             break
-    found = []
-    for place in np.unique(time // wide):
-        chosen = its.of(time // wide == place)
-        if len(chosen.y) >= FEW:
-            if len(np.unique(chosen.day)) < DAYS:
-                groups = np.random.default_rng(0).integers(gate.GROUPS, size=len(chosen.y))
-                chosen = gate.Judged(chosen.y, chosen.predicted, chosen.classes, groups)
-            value, interval = gate.measure(name, chosen)
-            if np.isfinite(value):
-                at = {"from": float(place * wide), "to": float((place + 1) * wide)}
-                found.append(at | {"rows": len(chosen.y), "value": value, "interval": interval})
-    return found
+    measured = []
+    for place in np.unique(time // width):
+        part = judged.of(time // width == place)
+        rows = len(part.y)
+        if rows < MIN_BIN_ROWS:
+            continue
+        if len(np.unique(part.day)) < MIN_DAYS:
+            part.day = np.random.default_rng(0).integers(gate.GROUPS, size=rows)
+        value, interval = gate.measure(name, part)
+        if np.isfinite(value):
+            start = float(place * width)
+            entry = {"from": start, "to": start + width, "rows": rows}
+            measured.append(entry | {"value": value, "interval": interval})
+    return measured
 
 
-def beside(main: Arm, other: Arm, number: int, least: int, params: Params) -> dict[str, Any] | None:
-    """A version beside the main one: the difference of the metric, and whether it is better.
+def compare_versions(
+    main: Labelled, other: Labelled, main_number: int, min_rows: int, params: Params
+) -> dict[str, Any] | None:
+    """`{better, interval, verdict, message}` of another version; None if both did not run together.
 
-    A shadow is compared on the rows that both scored, an arm of its own on those of the same time.
+    A shadow is compared on the rows that both scored, a canary on those of the same time.
     """
-    same = ["request", "row"]
-    mine, its = (arm.joined.rows for arm in (main, other))
-    if its["shadow"].any():
-        left = mine[same].merge(its[same])
-        keep = [pd.MultiIndex.from_frame(rows[same]) for rows in (mine, its)]
-        chosen = [index.isin(pd.MultiIndex.from_frame(left)) for index in keep]
+    rows = [version.rows for version in (main, other)]
+    if other.rows["shadow"].any():
+        keys = [pd.MultiIndex.from_frame(frame[["request", "row"]]) for frame in rows]
+        chosen = [keys[0].isin(keys[1]), keys[1].isin(keys[0])]
     else:
-        first = max(mine["time"].min(), its["time"].min())
-        last = min(mine["time"].max(), its["time"].max())
-        chosen = [rows["time"].between(first, last).to_numpy() for rows in (mine, its)]
-    if not chosen[0].any() or chosen[1].mean() < SHARED:
+        first = max(frame["time"].min() for frame in rows)
+        last = min(frame["time"].max() for frame in rows)
+        chosen = [frame["time"].between(first, last).to_numpy() for frame in rows]
+    if not chosen[0].any() or chosen[1].mean() < MIN_SHARED:
         return None
-    arms = [
-        Arm(Joined(arm.joined.rows[rows], arm.joined.labels[rows], 0, 0), arm.classes)
-        for arm, rows in zip((main, other), chosen, strict=True)
+    shared = [
+        version._replace(rows=version.rows[mask], labels=version.labels[mask])
+        for version, mask in zip((main, other), chosen, strict=True)
     ]
-    before, now = judged(arms, params)
+    before, now = for_gate(shared, params)
     name = params.evaluate.metric
-    value, interval, own = gate.gain(name, now, before)
+    better, interval, reference = gate.gain(name, now, before)
     verdict = "not told apart yet"
-    if all(enough(one, least) for one in (before, now)):
+    if enough_labels(before, min_rows) and enough_labels(now, min_rows):
         verdict = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else verdict
-    said = (
-        f"{verdict}: {name} {value:+.4g} (95 %: {interval[0]:+.4g} to {interval[1]:+.4g}) against"
-    )
-    said += f" version {number}'s {own:.4g}, on {len(now.y):,} and {len(before.y):,} labelled rows"
-    return {"better": value, "interval": interval, "verdict": verdict, "said": said}
+    message = f"{verdict}: {name} {better:+.4g} (95 %: {interval[0]:+.4g} to {interval[1]:+.4g})"
+    message += f" against version {main_number}'s {reference:.4g},"
+    message += f" on {len(now.y):,} and {len(before.y):,} labelled rows"
+    return {"better": better, "interval": interval, "verdict": verdict, "message": message}

@@ -10,38 +10,41 @@ from pathlib import Path
 from ...experiment import tracking
 from ...experiment.errors import UserError
 from ...experiment.params import ROOT
-from .releases import digest_of, home, one_at_a_time, path_of, python, run_tool
+from .releases import digest_of, home, lock, path_of, python, run_tool
 
 PINS = "requirements/service.txt"  # what runs in production, also in the image
 SETTINGS = ("params.yaml", "continuous_training.yaml", "delivery.yaml")
 
 
 def build() -> str:
-    """A release of the commit that is checked out; returns its digest. Equal commits make equal ones."""
+    """Build a release of the checked-out commit; returns its digest, which is the same for the same commit.
+
+    Raises UserError if there are changes that are not committed.
+    """
     commit = tracking.commit()
     if commit["dirty"] == "true":
         raise UserError("commit your changes first: a release is built from a commit")
-    home().mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(), tempfile.TemporaryDirectory(dir=home()) as folder:
-        source, place = Path(folder) / "source", Path(folder) / "release"
+    with lock("releases"), tempfile.TemporaryDirectory(dir=home()) as folder:
+        source = Path(folder) / "source"
+        release = Path(folder) / "release"
         run_tool(
             "git", "archive", "--format=zip", f"--output={folder}/source.zip", "HEAD", cwd=ROOT
         )
         _unpack(Path(folder) / "source.zip", source)
-        when = run_tool("git", "log", "-1", "--format=%ct", cwd=ROOT).strip()
+        commit_time = run_tool("git", "log", "-1", "--format=%ct", cwd=ROOT).strip()
         command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]
-        run_tool(*command, cwd=source, SOURCE_DATE_EPOCH=when)
-        _unpack(next(Path(folder).glob("*.whl")), place / "site")
+        run_tool(*command, cwd=source, SOURCE_DATE_EPOCH=commit_time)
+        _unpack(next(Path(folder).glob("*.whl")), release / "site")
         for name in SETTINGS:
-            shutil.copy(source / name, place)
-        shutil.copy(source / PINS, place / "requirements.txt")
-        (place / "commit").write_text(commit["commit"] + "\n", encoding="utf-8")
-        digest = digest_of(place)
-        found = path_of(digest)
-        if not found.exists() or digest_of(found) != digest:  # somebody has changed it
-            shutil.rmtree(found, ignore_errors=True)
-            found.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(place, found)
+            shutil.copy(source / name, release)
+        shutil.copy(source / PINS, release / "requirements.txt")
+        (release / "commit").write_text(commit["commit"] + "\n", encoding="utf-8")
+        digest = digest_of(release)
+        path = path_of(digest)
+        if not path.exists() or digest_of(path) != digest:  # somebody has changed it
+            shutil.rmtree(path, ignore_errors=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(release, path)
     return digest
 
 

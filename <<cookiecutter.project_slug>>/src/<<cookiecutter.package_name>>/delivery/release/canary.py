@@ -1,9 +1,9 @@
 """Canary: a new version answers for more and more of the traffic, and for none if it does not do well.
 
-The step `canary --env production` takes the champion through `canary.steps` of delivery.yaml;
-at each step it must answer so many rows within the limits on failures, latency and the distribution of
-scores, told from the prediction log. Then the alias moves. `--share 50` starts an A/B test, `--shadow` scores
-without answering; both stay until `--stop`.
+The step `canary --env production` takes the champion through `canary.steps` of delivery.yaml; at each step
+it must answer enough rows within the limits on failures, latency and the distribution of scores, as the
+prediction log has them. Then the alias moves. `--share 50` starts an A/B test, `--shadow` scores without
+answering; both stay until `--stop`.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import logging
 import time
 from typing import Any
 
-import filelock
 import mlflow
 import numpy as np
 import pandas as pd
@@ -29,31 +28,34 @@ from .. import settings
 from ..service import online_features, prediction_log, routing
 from . import deployment, releases, targets
 
-ENOUGH = 100  # rows of the main version, without which the scores are not compared
+MIN_ROWS = 100  # of both versions to compare scores, and of the canary to judge its p99
+MAX_ROWS = 100_000  # the newest answers, which are read
+SCORE_BINS = 10
 
 log = logging.getLogger(__name__)
 
 
 def run(env: str, version: str, share: float | None, shadow: bool, stop: bool) -> None:
-    params, limits = load(), settings.load()
+    params = load()
+    limits = settings.load()
     settings.before(env, limits)
     if share is not None and not 0 < share <= 100:
         raise UserError(f"--share {share:g}: it is a percentage, above 0 and at most 100")
-    client, name, target = tracking.connect(), params.register_.name, targets.of(env, limits)
-    releases.home().mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(releases.home() / f"{env}.lock"):
+    client = tracking.connect()
+    name = params.register_.name
+    target = targets.of(env, limits)
+    with releases.lock(env):
         if stop:
             routing.set_canary(client, name, env, None)
             routing.set_shadow(client, name, env, None)
             if deployment.ready(target.url):
-                follows(target, limits, canary=None, shadow=None)
+                wait_for(target, limits, canary=None, shadow=None)
             return
-        new, main = require_version(client, name, version), require_version(client, name, env)
+        new = require_version(client, name, version)
+        main = require_version(client, name, env)
         if new.version == main.version:
             if routing.read_routes(client, name, env).canary == str(new.version):
-                routing.set_canary(
-                    client, name, env, None
-                )  # of a canary that was killed at its end
+                routing.set_canary(client, name, env, None)  # left by a canary killed at its end
             log.info("nothing to do: version %s answers in %s", new.version, env)
             return
         views = online_features.view_names(params.data)
@@ -61,135 +63,144 @@ def run(env: str, version: str, share: float | None, shadow: bool, stop: bool) -
         number = str(new.version)
         if shadow:
             routing.set_shadow(client, name, env, number)
-            follows(target, limits, shadow=int(new.version))
+            wait_for(target, limits, shadow=int(new.version))
             log.info("version %s scores in the shadow of version %s", number, main.version)
         elif share is not None:
             routing.set_canary(client, name, env, number, share)
-            follows(target, limits, canary=int(new.version), share=share)
+            wait_for(target, limits, canary=int(new.version), share=share)
             log.info("version %s answers %g %% in %s", number, share, env)
         else:
-            walk(client, env, (new, main), target, limits)
+            roll_out(client, env, new, main, target, limits)
 
 
-def walk(
+def roll_out(
     client: mlflow.MlflowClient,
     env: str,
-    versions: tuple[ModelVersion, ModelVersion],
+    new: ModelVersion,
+    main: ModelVersion,
     target: deployment.Target,
     limits: settings.Settings,
 ) -> None:
-    """Raise the share of a new version step by step, or take it back to none; raises UserError."""
-    (new, main), start, said = versions, time.time(), list[str]()
-    name, written = new.name, {"environment": env, "version": str(new.version)}
+    """Raise the share of the new version step by step, and move the alias; or go back and raise UserError."""
+    start = time.time()
+    steps: list[str] = []
+    record = {"environment": env, "version": str(new.version), "decision": "rolled back"}
     predictions = prediction_log.PredictionTable(releases.prediction_log_url())
     with tracking.decision(f"canary of version {new.version} in {env}") as run_id:
         try:
             for share in limits.canary.steps:
-                routing.set_canary(client, name, env, str(new.version), share)
-                follows(target, limits, canary=int(new.version), share=share)
-                said.append(f"{share:g} %: {watch(predictions, env, versions, start, limits)}")
-                log.info("%s", said[-1])
-            client.set_registered_model_alias(name, env, str(new.version))
-            follows(target, limits, version=int(new.version))
-            written["decision"] = "deployed"
+                routing.set_canary(client, new.name, env, str(new.version), share)
+                wait_for(target, limits, canary=int(new.version), share=share)
+                result = check_step(predictions, env, new, main, start, limits.canary)
+                steps.append(f"{share:g} %: {result}")
+                log.info("%s", steps[-1])
+            client.set_registered_model_alias(new.name, env, str(new.version))
+            wait_for(target, limits, version=int(new.version))
+            record["decision"] = "deployed"
         except BaseException as error:
-            written["decision"] = "rolled back"
             back = f"version {main.version} answers everything again"
             raise UserError(f"{env}: version {new.version}: {error}; {back}") from error
         finally:
-            routing.set_canary(client, name, env, None)
+            routing.set_canary(client, new.name, env, None)
             with contextlib.suppress(UserError):
-                follows(target, limits, canary=None)
-            client.log_dict(run_id, {**written, "steps": said}, "canary.json")
-            for key, value in written.items():
+                wait_for(target, limits, canary=None)
+            client.log_dict(run_id, record | {"steps": steps}, "canary.json")
+            for key, value in record.items():
                 client.set_tag(run_id, key, value)
     log.info("%s: version %s answers everything", env, new.version)
 
 
-def follows(target: deployment.Target, limits: settings.Settings, **wanted: Any) -> None:
-    """Wait until the service says so; UserError if it does not, or has refused the version."""
+def wait_for(target: deployment.Target, limits: settings.Settings, **state: Any) -> None:
+    """Wait until /ready of the service has these values; UserError if it does not, or refused the version."""
     end = time.monotonic() + 3 * limits.service.follow + limits.checks.ready
     while time.monotonic() < end:
-        now = deployment.ready(target.url)
-        if wanted.items() <= now.items():
+        if state.items() <= deployment.ready(target.url).items():
             return
         time.sleep(0.2)
-    raise UserError(f"{target.url} does not follow the registry: its log says why")
+    raise UserError(f"{target.url} does not follow the registry: see its log")
 
 
-def watch(
+def check_step(
     predictions: prediction_log.PredictionTable,
     env: str,
-    versions: tuple[ModelVersion, ModelVersion],
+    new: ModelVersion,
+    main: ModelVersion,
     start: float,
-    limits: settings.Settings,
+    limits: settings.Canary,
 ) -> str:
-    """Wait for enough rows of this step and judge them; returns what was found, raises UserError."""
-    step, rule = time.time(), limits.canary
-    new, main = (int(version.version) for version in versions)
-    end = step + rule.minutes * 60
+    """Wait for enough rows of this step, and check all rows since `start` (seconds since 1970).
+
+    Returns what was measured, in words. Raises UserError if a limit is exceeded, or if the rows do not
+    come in time.
+    """
+    step_start = time.time()
+    end = step_start + limits.minutes * 60
     while True:
-        look = time.monotonic()
-        rows = since(predictions, env, start)
-        own = rows[rows["version"] == new]
-        found = judge(own, rows[rows["version"] == main], rule)
-        if (own["time"] >= step).sum() >= rule.rows:
-            return found
+        query_start = time.monotonic()
+        rows = answers_since(predictions, env, start)
+        own = rows[rows["version"] == int(new.version)]
+        result = check(own, rows[rows["version"] == int(main.version)], limits)
+        answered = (own["time"] >= step_start).sum()
+        if answered >= limits.rows:
+            return result
         if time.time() > end:
-            answered = (own["time"] >= step).sum()
-            raise UserError(
-                f"{answered} rows in {rule.minutes:g} minutes, not {rule.rows}: {found}"
-            )
-        time.sleep(max(0.5, 4 * (time.monotonic() - look)))  # it is not what loads the machine
+            message = f"{answered} rows in {limits.minutes:g} minutes, not {limits.rows}: {result}"
+            raise UserError(message)
+        query_seconds = time.monotonic() - query_start
+        time.sleep(max(0.5, 4 * query_seconds))  # the queries take a fifth of the time at most
 
 
-def since(predictions: prediction_log.PredictionTable, env: str, start: float) -> pd.DataFrame:
-    """The newest answers (at most 100,000): version, time, seconds, score (NaN: it failed)."""
-    own = predictions.table.c
-    query = sql.select(own.version, own.time, own.seconds, own.prediction)
-    query = query.where(own.environment == env, own.time >= start, sql.not_(own.shadow))
+def answers_since(
+    predictions: prediction_log.PredictionTable, env: str, start: float
+) -> pd.DataFrame:
+    """The newest answers: columns version, time, seconds, prediction, score (NaN: it failed)."""
+    columns = predictions.table.c
+    query = sql.select(columns.version, columns.time, columns.seconds, columns.prediction)
+    query = query.where(columns.environment == env, columns.time >= start, ~columns.shadow)
     predictions.create()
-    with predictions.engine.connect() as connection:
-        found = connection.execute(query.order_by(own.time.desc()).limit(100_000))
-        rows = pd.DataFrame(found.fetchall(), columns=["version", "time", "seconds", "prediction"])
+    newest = query.order_by(columns.time.desc()).limit(MAX_ROWS)
+    rows = pd.read_sql(newest, predictions.engine)
     return rows.assign(score=[score(text) for text in rows["prediction"]])
 
 
 def score(text: str | None) -> float:
-    """One number of a prediction: the last class's probability, or the value."""
-    found = None if text is None else json.loads(text)
-    value = found[-1] if isinstance(found, list) else found
+    """One number of a logged prediction: the last class's probability, or the value; NaN if it failed."""
+    value = None if text is None else json.loads(text)
+    if isinstance(value, list):
+        value = value[-1]
     return np.nan if value is None else float(value)
 
 
-def cuts(known: pd.Series) -> dict[str, Bins]:
-    """Ten bins of scores, of equal width but for the ends, where the known ones are.
+def score_bins(scores: pd.Series) -> dict[str, Bins]:
+    """Bins of equal width between the first and the last percentile of the main version's scores.
 
     Bins of equal counts would magnify differences that decide nothing, such as between probabilities
     of 0.001 and 0.002.
     """
-    low, high = known.quantile([0.01, 0.99])
-    edges = np.linspace(low, high, 11)[1:-1]
+    low, high = scores.quantile([0.01, 0.99])
+    edges = np.linspace(low, high, SCORE_BINS + 1)[1:-1]
     return {"score": Bins("number", np.unique(edges))}
 
 
-def judge(own: pd.DataFrame, main: pd.DataFrame, rule: settings.Canary) -> str:
-    """Failures, latency and scores of a canary, in words; UserError if one is beyond its limit."""
+def check(own: pd.DataFrame, main: pd.DataFrame, limits: settings.Canary) -> str:
+    """Failures, latency and scores of the canary's rows, in words; UserError if one exceeds its limit.
+
+    Both tables have the columns seconds and score.
+    """
     if own.empty:
         return "no row yet"
     failed = own["score"].isna().mean()
     p99 = own["seconds"].quantile(0.99) * 1000
-    said = f"{len(own)} rows, {failed:.2%} failed (allowed {rule.errors:.2%}), "
-    said += f"p99 {p99:.0f} ms (allowed {rule.p99:g})"
-    wrong = failed > rule.errors or (p99 > rule.p99 and len(own) >= ENOUGH)
-    scores, known = own["score"].dropna(), main["score"].dropna()
-    if min(len(scores), len(known)) >= ENOUGH:
-        places = cuts(known)
-        reference, batch = (count(part.to_frame(), places)["score"] for part in (known, scores))
-        allowed = training.Drift(psi=rule.psi, ks=1)
-        found = compare(reference, batch, "number", allowed)
-        said += f", PSI of the scores {found['psi']:.3f} (allowed {rule.psi:g} beside chance)"
-        wrong |= found["drifted"]
-    if wrong:
-        raise UserError(said)
-    return said
+    message = f"{len(own)} rows, {failed:.2%} failed (allowed {limits.errors:.2%}), "
+    message += f"p99 {p99:.0f} ms (allowed {limits.p99:g})"
+    exceeded = failed > limits.errors or (p99 > limits.p99 and len(own) >= MIN_ROWS)
+    scores, reference = own["score"].dropna(), main["score"].dropna()
+    if min(len(scores), len(reference)) >= MIN_ROWS:
+        bins = score_bins(reference)
+        expected, counts = (count(s.to_frame(), bins)["score"] for s in (reference, scores))
+        measures = compare(expected, counts, "number", training.Drift(psi=limits.psi, ks=1))
+        message += f", PSI of the scores {measures['psi']:.3f} (allowed {limits.psi:g})"
+        exceeded |= measures["drifted"]
+    if exceeded:
+        raise UserError(message)
+    return message

@@ -1,7 +1,6 @@
 """What a release must pass where it has been rolled out: a smoke test and a load check."""
 
 import os
-import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,18 +34,18 @@ def _client(target: Target) -> httpx.Client:
 
 
 def smoke(target: Target, release: Release, loaded: Loaded, rows: pd.DataFrame) -> str:
-    """The release answers, the golden rows get what batch scoring gives them, bad input gets a 422.
+    """The release answers, the golden rows score as in batch to 1e-9, and bad input gets a 422.
 
-    Returns what was found, in words; raises UserError.
+    Returns the result in words; raises UserError if one of these fails.
     """
     try:
         with _client(target) as client:
-            now = client.get("/ready").raise_for_status().json()
+            ready = client.get("/ready").raise_for_status().json()
             answer = client.post("/predict", content=request(rows)).raise_for_status().json()
             refused = client.post("/predict", json={"rows": [{"no such column": 1}]}).status_code
         online = np.array(answer["predictions"], dtype=float)
-        if (now["image"], str(now["version"])) != release:
-            raise UserError(f"smoke test: {target.url} answers as {now}, not as {release}")
+        if (ready["image"], str(ready["version"])) != release:
+            raise UserError(f"smoke test: {target.url} answers as {ready}, not as {release}")
     except (httpx.HTTPError, KeyError, ValueError) as error:
         raise UserError(f"smoke test: {error}") from None
     batch = predict(loaded.model, rows)
@@ -58,14 +57,16 @@ def smoke(target: Target, release: Release, loaded: Loaded, rows: pd.DataFrame) 
 
 
 def load(target: Target, rows: pd.DataFrame, limits: Checks) -> str:
-    """So many requests of one row each, over some connections, within the limits.
+    """Send `requests` requests of one row each over `connections` connections.
 
-    Returns what was measured, in words; raises UserError.
+    Returns what was measured, in words; raises UserError if it exceeds the limits.
     """
     bodies = requests(rows)
 
-    def some(count: int) -> tuple[list[float], int]:
-        taken, failed = [], 0
+    def send(count: int) -> tuple[list[float], int]:
+        """The milliseconds of each request over one connection, and how many failed."""
+        milliseconds = []
+        failed = 0
         with _client(target) as client:
             for k in range(count):
                 start = time.perf_counter()
@@ -74,17 +75,17 @@ def load(target: Target, rows: pd.DataFrame, limits: Checks) -> str:
                 except httpx.HTTPError:
                     ok = False
                 failed += not ok
-                taken.append((time.perf_counter() - start) * 1000)
-        return taken, failed
+                milliseconds.append((time.perf_counter() - start) * 1000)
+        return milliseconds, failed
 
     each = -(-limits.requests // limits.connections)
     with ThreadPoolExecutor(limits.connections) as pool:
-        found = list(pool.map(some, [each] * limits.connections))
-    taken = [value for values, _ in found for value in values]
-    share = sum(failed for _, failed in found) / len(taken)
-    p99 = statistics.quantiles(taken, n=100)[98] if len(taken) > 1 else taken[0]
-    said = f"load check: {len(taken)} requests, p99 {p99:.0f} ms (allowed {limits.p99:g}),"
-    said += f" {share:.2%} failed (allowed {limits.errors:.2%})"
+        results = list(pool.map(send, [each] * limits.connections))
+    times = [value for milliseconds, _ in results for value in milliseconds]
+    share = sum(failed for _, failed in results) / len(times)
+    p99 = float(np.quantile(times, 0.99))
+    message = f"load check: {len(times)} requests, p99 {p99:.0f} ms (allowed {limits.p99:g}),"
+    message += f" {share:.2%} failed (allowed {limits.errors:.2%})"
     if p99 > limits.p99 or share > limits.errors:
-        raise UserError(said)
-    return said
+        raise UserError(message)
+    return message

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ...experiment import reports
 from ...experiment.errors import UserError
 from ...experiment.params import ROOT, load
 from ...experiment.redaction import redact
@@ -40,10 +41,14 @@ log = logging.getLogger(__name__)
 
 
 def sample(folder: Path, rows: int) -> tuple[int, dict[str, float]]:
-    """How many rows of this checkout's data there were, and the metrics of that folder's code."""
-    package, about = __package__.partition(".")[0], load().data
-    asked = json.dumps([str(ROOT / about.source), about.through, rows])
-    command = [sys.executable, "-c", SAMPLE.format(package=package), asked]
+    """Train on a sample of this checkout's data with the code of a folder; returns its rows and metrics.
+
+    Raises UserError if that fails there.
+    """
+    data = load().data
+    arguments = json.dumps([str(ROOT / data.source), data.through, rows])
+    code = SAMPLE.format(package=__package__.partition(".")[0])
+    command = [sys.executable, "-c", code, arguments]
     environment = os.environ | {"PYTHONPATH": str(folder / "src")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -60,7 +65,6 @@ def run(against: str, rows: int) -> None:
         old = before.get(name, float("nan"))
         bold = "**" if name == load().evaluate.metric else ""
         lines.append(f"| {bold}{name}{bold} | {old:.4f} | {value:.4f} | {value - old:+.4f} |")
-    (ROOT / "reports").mkdir(exist_ok=True)
-    (ROOT / "reports/compare.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    reports.write("compare.md", "\n".join([*lines, ""]))
     for line in lines:
         log.info("%s", line)

@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import httpx
 
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it says a line a request
+logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs a line for each request
 
 
 class Release(NamedTuple):
@@ -16,21 +16,23 @@ class Release(NamedTuple):
 
 
 class Target(Protocol):
+    """Where the releases of an environment run."""
+
     url: str
-    check: str  # a secret of what was rolled out last: requests with it are not logged
+    check: str  # the secret of the last roll-out: requests with it are not logged
 
     def current(self) -> Release | None:
-        """What runs now, if anything."""
+        """What runs now; None if nothing does."""
 
     def roll_out(self, release: Release, seconds: float) -> None:
-        """Let this run in place of what runs now; UserError if it is not ready in time."""
+        """Replace what runs by this release; UserError if it is not ready in so many seconds."""
 
     def stop(self) -> None:
-        """Let nothing run there."""
+        """Stop what runs there."""
 
 
 def ready(url: str) -> dict:
-    """What answers there, and is ready; nothing if nothing is."""
+    """What /ready of the service says; {} if no service is ready there."""
     try:
         return httpx.get(f"{url}/ready", timeout=5).raise_for_status().json()
     except (httpx.HTTPError, ValueError):

@@ -20,14 +20,17 @@ class Kubernetes:
     """A deployment of the overlay deploy/NAME, by kubectl and its kustomize."""
 
     def __init__(self, name: str, settings: Settings) -> None:
-        about = settings.environments[name]
-        self.name, self.image, self.url = name, settings.image, str(about.url)
-        self.context = ["--context", about.context] if about.context else []
-        self.overlay, self.check = ROOT / "deploy" / name, ""
+        environment = settings.environments[name]
+        self.name = name
+        self.image = settings.image
+        self.url = str(environment.url)
+        self.context = ["--context", environment.context] if environment.context else []
+        self.overlay = ROOT / "deploy" / name
+        self.check = ""
 
     def current(self) -> Release | None:
-        found = self._kubectl("get", "-k", str(self.overlay), "-o", "json", "--ignore-not-found")
-        items = json.loads(found or "{}").get("items", [])
+        text = self._kubectl("get", "-k", str(self.overlay), "-o", "json", "--ignore-not-found")
+        items = json.loads(text or "{}").get("items", [])
         for item in (i for i in items if i["kind"] == "Deployment"):
             pod = item["spec"]["template"]
             image = pod["spec"]["containers"][0]["image"].partition("@")[2]
@@ -39,7 +42,7 @@ class Kubernetes:
     def roll_out(self, release: Release, seconds: float) -> None:
         digest = checked(release.image)
         self.check = secrets.token_urlsafe()
-        # The digest of the secret is in the pods: they start anew, and with it.
+        # A new secret changes this digest in the pods' annotations, so that they start again with it.
         check = hashlib.sha256(self.check.encode()).hexdigest()
         with tempfile.TemporaryDirectory(dir=ROOT / "deploy") as folder:
             content = {
@@ -65,6 +68,7 @@ class Kubernetes:
         return yaml.safe_load(text)["namespace"]
 
     def _kubectl(self, *arguments: str) -> str:
+        """What kubectl prints; UserError if it fails."""
         command = ["kubectl", *self.context, *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:

@@ -16,59 +16,64 @@ from .deployment import Release, ready
 from .releases import CHECK, COMMIT, IMAGE, home, prediction_log_url, python, verified
 
 PACKAGE = __package__.partition(".")[0]
-# The module that runs the service, in a release of this version of the template or of 0.1.0.
+# The module that runs the service: of this version of the template, and of 0.1.0.
 SUPERVISORS = ("delivery.service.supervisor", "delivery.supervise")
 
 
 class Local:
-    """A supervised process on this machine; what runs, and its log, are in DELIVERY_HOME."""
+    """A supervised process on this machine; its state and its log are files in DELIVERY_HOME."""
 
     def __init__(self, name: str, settings: Settings) -> None:
-        self.name, self.port = name, settings.environments[name].port
-        self.url, self.check = f"http://127.0.0.1:{self.port}", ""
-        self.state, self.log = home() / f"{name}.json", home() / f"{name}.log"
-        self.candidate = home() / f"{name}.candidate.json"  # what is to take its place, and of whom
+        self.name = name
+        self.port = settings.environments[name].port
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.check = ""
+        self.log = home() / f"{name}.log"
+        self.state = home() / f"{name}.json"  # of the process that is deployed
+        self.candidate = home() / f"{name}.candidate.json"  # of the one that is to replace it
 
     def current(self) -> Release | None:
-        found = _read(self.state)
-        return Release(found["image"], found["version"]) if found else None
+        state = _running(self.state)
+        return Release(state["image"], state["version"]) if state else None
 
     def roll_out(self, release: Release, seconds: float) -> None:
-        self._tidy()
-        before, process = _read(self.state), self._start(release)
-        found = release._asdict() | {"pid": process.pid}
-        found["started"] = psutil.Process(process.pid).create_time()
+        self._stop_leftovers()
+        before = _running(self.state)
+        process = self._start(release)
+        state = release._asdict() | {"pid": process.pid}
+        state["started"] = psutil.Process(process.pid).create_time()
         if before:
-            found["before"] = {key: before[key] for key in ("pid", "started")}
+            state["before"] = {key: before[key] for key in ("pid", "started")}
         try:
-            self.candidate.write_text(json.dumps(found), encoding="utf-8")
+            self.candidate.write_text(json.dumps(state), encoding="utf-8")
             end = time.monotonic() + seconds
             while ready(self.url).get("parent") != process.pid:
                 if process.poll() is not None or time.monotonic() > end:
                     raise UserError(f"the release is not ready: see {self.log}")
                 time.sleep(0.05)
         except BaseException:  # Ctrl-C, too: what is not deployed must not answer
-            _stop(found)
+            _stop(state)
             process.wait()
             raise
         os.replace(self.candidate, self.state)
-        self._tidy()
+        self._stop_leftovers()
 
     def stop(self) -> None:
-        self._tidy()
-        _stop(_read(self.state))
+        self._stop_leftovers()
+        _stop(_load(self.state))
         for path in (self.candidate, self.state):
             path.unlink(missing_ok=True)
 
-    def _tidy(self) -> None:
-        """Stop what a deployment left that was done or killed: a candidate, and who was replaced."""
-        _stop(_read(self.candidate))
-        _stop(_load(self.state).get("before"))
+    def _stop_leftovers(self) -> None:
+        """Stop what earlier deployments, done or killed, left: a candidate, and the replaced process."""
+        _stop(_load(self.candidate))
+        _stop(_load(self.state).get("before", {}))
 
     def _start(self, release: Release) -> subprocess.Popen:
-        place = verified(release.image)
-        environment = os.environ | {"PYTHONPATH": str(place / "site"), IMAGE: release.image}
-        environment |= {COMMIT: (place / "commit").read_text(encoding="utf-8").strip()}
+        """The supervisor of a release's service, in a session of its own."""
+        folder = verified(release.image)
+        environment = os.environ | {"PYTHONPATH": str(folder / "site"), IMAGE: release.image}
+        environment |= {COMMIT: (folder / "commit").read_text(encoding="utf-8").strip()}
         environment["OMP_NUM_THREADS"] = "1"
         environment["PYTHONDONTWRITEBYTECODE"] = "1"  # the release stays as its digest says
         environment.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{ROOT / 'mlflow.db'}")
@@ -76,15 +81,15 @@ class Local:
         environment[CHECK] = self.check = secrets.token_urlsafe()
         environment.setdefault("FEATURE_STORE_URL", f"sqlite:///{ROOT / 'data/online.db'}")
         environment.setdefault("PREDICTION_JOURNAL", str(home() / "journal" / self.name))
-        environment.pop("RUNNER_TRACKING_ID", None)  # GitHub's runner ends what has it
-        site = place / "site" / PACKAGE
+        environment.pop("RUNNER_TRACKING_ID", None)  # else GitHub's runner ends it
+        site = folder / "site" / PACKAGE
         module = next(m for m in SUPERVISORS if (site / f"{m.replace('.', '/')}.py").exists())
         command = [str(python(release.image)), "-m", f"{PACKAGE}.{module}"]
         command += ["--env", self.name, "--port", str(self.port)]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command,
-                cwd=place,
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -94,31 +99,33 @@ class Local:
 
 
 def _load(path: Path) -> dict:
-    """What a state file tells; nothing of one that is not there or was cut off."""
+    """The content of a state file; {} if there is none, or if it was cut off."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
 
 
-def _read(path: Path) -> dict | None:
-    """What a state file tells of a process, if that still runs."""
-    found = _load(path)
-    return found if found and _process(found) else None
+def _running(path: Path) -> dict:
+    """The content of a state file if its process runs, else {}."""
+    state = _load(path)
+    return state if _process(state) else {}
 
 
-def _process(found: dict) -> psutil.Process | None:
-    """The process that was started, and no other that has its number by now."""
+def _process(state: dict) -> psutil.Process | None:
+    """The process that was started; None if it has ended, even if another one has its number now."""
+    if "pid" not in state:
+        return None
     try:
-        process = psutil.Process(found["pid"])
-        return process if process.create_time() == found["started"] else None
+        process = psutil.Process(state["pid"])
+        return process if process.create_time() == state["started"] else None
     except psutil.NoSuchProcess:
         return None
 
 
-def _stop(found: dict | None, seconds: float = 30) -> None:
-    """Let a service answer what it has begun, and end."""
-    process = _process(found) if found else None
+def _stop(state: dict, seconds: float = 30) -> None:
+    """End a service, with its children, once it has answered its requests; kill it after so many seconds."""
+    process = _process(state)
     if process is not None:
         family = [process, *process.children()]
         process.terminate()

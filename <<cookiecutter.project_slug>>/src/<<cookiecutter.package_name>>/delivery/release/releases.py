@@ -1,6 +1,6 @@
 """Releases: what is built once and deployed everywhere, named by the digest of its content.
 
-A release holds the package, the settings and the pins: going back brings all of the old one. The target
+A release holds the package, the settings and the pins, so a rollback brings back all of them. The target
 `local` runs it from a folder; for Kubernetes the same is in a container image (Dockerfile).
 """
 
@@ -18,9 +18,9 @@ from ...experiment.errors import UserError
 from ...experiment.params import ROOT
 from ...experiment.redaction import redact
 
-# Variables of a release that runs: its digest, and the commit that it was built from.
+# Variables of a running release: its digest, and the commit that it was built from.
 IMAGE, COMMIT = "RELEASE_IMAGE", "RELEASE_COMMIT"
-CHECK = "CHECK_TOKEN"  # the variable with what its checks send, so that they are not logged
+CHECK = "CHECK_TOKEN"  # variable with the secret of the checks, whose requests are not logged
 DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def prediction_log_url() -> str:
 
 
 def digest_of(folder: Path) -> str:
-    """The digest of a release's files, their names and lengths. A link in it is no file of ours."""
+    """SHA-256 over a release's files, their names and lengths; a link counts as a link, not as its content."""
     total = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_dir() and not path.is_symlink():
@@ -52,7 +52,7 @@ def digest_of(folder: Path) -> str:
 
 
 def checked(digest: str) -> str:
-    """A digest, wherever it comes from; UserError if it is none, such as a path."""
+    """The digest unchanged; UserError if it has not the form of one."""
     if not DIGEST.fullmatch(digest):
         raise UserError(f"{digest!r} is no digest of a release: sha256: and 64 digits of 0-9, a-f")
     return digest
@@ -69,39 +69,41 @@ def verified(digest: str) -> Path:
 
 
 def python(digest: str) -> Path:
-    """The Python of a release, with its pins and nothing else: made when they are first needed."""
-    with one_at_a_time():
+    """The Python of a release, with its pins and nothing else; made the first time that it is needed."""
+    with lock("releases"):
         return _python(digest)
 
 
 def _python(digest: str) -> Path:
     pins = path_of(digest) / "requirements.txt"
     folder = home() / "environments" / hashlib.sha256(pins.read_bytes()).hexdigest()[:16]
-    found = folder / "bin/python"
+    executable = folder / "bin/python"
     if not (folder / "ready").exists():
         tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
         uv = shutil.which("uv", path=tools) or "uv"
         run_tool(
             uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder), cwd=ROOT
         )
-        words = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(found)]
-        words += ["--require-hashes", "-r", str(pins)]
+        install = ["pip", "install", "--quiet", "--compile-bytecode", "--python", str(executable)]
+        install += ["--require-hashes", "-r", str(pins)]
         try:
-            run_tool(uv, *words, "--offline", cwd=ROOT)
+            run_tool(uv, *install, "--offline", cwd=ROOT)
         except UserError:  # not all of it is in the cache of uv
-            run_tool(uv, *words, cwd=ROOT)
+            run_tool(uv, *install, cwd=ROOT)
         (folder / "ready").touch()
-    return found
+    return executable
 
 
-def one_at_a_time() -> AbstractContextManager:
-    """Environments that deploy at once share the folder of releases."""
+def lock(name: str) -> AbstractContextManager:
+    """A lock between processes: that of an environment, or `releases` for the folder of releases."""
     import filelock  # the service needs no lock, and its image has none
 
-    return filelock.FileLock(home() / "releases.lock")
+    home().mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(home() / f"{name}.lock")
 
 
 def run_tool(*command: str, cwd: Path, **environment: str) -> str:
+    """What a command prints, with more variables in its environment; UserError if it fails."""
     options = {"env": os.environ | environment, "capture_output": True, "text": True}
     done = subprocess.run(command, cwd=cwd, **options)  # type: ignore[call-overload]
     if done.returncode:
