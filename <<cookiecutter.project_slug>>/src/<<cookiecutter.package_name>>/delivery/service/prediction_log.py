@@ -150,10 +150,10 @@ class Journal:
         self.path, self.file, self.empty = path, file, True
 
     def add(self, body: bytes, scores: list[tuple[int, int, Any]], **record: Any) -> None:
-        """Append a request's body and its scores: of each row its number, a version, a prediction.
+        """Append a request's body and its scores: for each row its number, a version, a prediction.
 
-        `record` has request, time, seconds, shadow, and `looked_up`: of each row the features from
-        the online store, if any. A request that has no room is dropped and counted.
+        `record` has request, time, seconds, shadow, and `looked_up`: each row's features from the
+        online store, or None. A request that has no room is dropped and counted.
         """
         record |= {"asked": msgspec.Raw(body), "scored": scores}
         line = b"\n" + msgspec.json.encode(record).replace(b"\n", b" ")

@@ -22,7 +22,7 @@ from .scoring import ServedVersion
 
 SHADOW_QUEUE = 100  # requests that may wait for the shadow; more are dropped
 
-# Of a row its number in the request, a version, and its prediction (None: it failed).
+# A row's number in the request, a version, and its prediction (None: it failed).
 RowScore = tuple[int, int, Any]
 
 

@@ -1,9 +1,9 @@
 """A version of the model that is ready to answer: loaded, checked, and scored in the fastest way it allows.
 
-Arrays: the default form of model.py with the stock `derive` of features.py (fast.py).
-DataFrame and arrays: the same form with a `derive` of the owner's. DataFrame: any other model, by scikit-learn.
-A call with a DataFrame costs hardly more for many rows than for one, so requests that wait
-meanwhile are scored together in the next call.
+There are three ways. "arrays": the default form of model.py with the stock `derive` of features.py (fast.py).
+"DataFrame and arrays": the same form with a `derive` of the owner's. "DataFrame": any other model, scored by
+scikit-learn. A call with a DataFrame costs hardly more for many rows than for one, so requests that
+arrive during a call are scored together in the next one.
 """
 
 import asyncio
