@@ -231,13 +231,13 @@ class Judge:
         project, gate, params = self.project, self.project.gate, self.project.params
         train, holdout = project.split(project.labelled(case.rows))
         challenger, champion = self.fit(train), self.champion(case.month)
-        judged = gate.judge(challenger, holdout, params)
-        other = gate.judge(champion, holdout, params)
+        judged = gate.predict_holdout(challenger, holdout, params)
+        other = gate.predict_holdout(champion, holdout, params)
         limits = project.limits.gate.model_copy(update={"strict": strict})
-        found = gate.against(judged, other, holdout, params, limits)
-        found += gate.alone(judged, train, holdout, params)
+        found = gate.against_champion(judged, other, holdout, params, limits)
+        found += gate.against_baseline(judged, train, holdout, params)
         record = self.record(case.month)
-        found.append(gate.suspect(other, train, holdout, record, params, limits))
+        found.append(gate.doubt_rows(other, train, holdout, record, params, limits))
         kinds = [m.named_steps["tidy"].kinds for m in (challenger, champion)]
         views = [view.name for view in project.feature_views.VIEWS]
         return [*found, gate.signature(*map(project.column_types.Kinds, kinds), views, limits)]

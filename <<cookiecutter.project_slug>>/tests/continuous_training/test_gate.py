@@ -8,11 +8,12 @@ import pytest
 from sklearn.dummy import DummyClassifier
 
 from << cookiecutter.package_name >>.continuous_training.decision import (
+    bootstrap,
     challenger,
     gate,
 )
-from << cookiecutter.package_name >>.continuous_training.decision.gate import (
-    Judged,
+from << cookiecutter.package_name >>.continuous_training.decision.bootstrap import (
+    DayPredictions,
 )
 from << cookiecutter.package_name >>.continuous_training.settings import Gate
 from << cookiecutter.package_name >>.experiment import tracking
@@ -28,7 +29,7 @@ SEGMENTS = pd.DataFrame({"place": RANDOM.choice(["a", "b"], size=ROWS)})
 LIMITS = Gate()
 
 
-def classifier(noise: float, classes: int = 2, seed: int = 1) -> Judged:
+def classifier(noise: float, classes: int = 2, seed: int = 1) -> DayPredictions:
     """Predictions that know the truth but for some noise."""
     random = np.random.default_rng(seed)
     edges = np.quantile(TRUTH, np.linspace(0, 1, classes + 1)[1:-1])
@@ -36,12 +37,12 @@ def classifier(noise: float, classes: int = 2, seed: int = 1) -> Judged:
     guess = TRUTH + random.normal(scale=noise, size=ROWS)
     score = -np.abs(guess[:, None] - np.linspace(-1, 1, classes)[None, :])
     odds = np.exp(score - score.max(axis=1, keepdims=True))
-    return Judged(y, odds / odds.sum(axis=1, keepdims=True), np.arange(classes), DAY)
+    return DayPredictions(y, odds / odds.sum(axis=1, keepdims=True), np.arange(classes), DAY)
 
 
-def regressor(noise: float, seed: int = 1) -> Judged:
+def regressor(noise: float, seed: int = 1) -> DayPredictions:
     random = np.random.default_rng(seed)
-    return Judged(TRUTH, TRUTH + random.normal(scale=noise, size=ROWS), None, DAY)
+    return DayPredictions(TRUTH, TRUTH + random.normal(scale=noise, size=ROWS), None, DAY)
 
 
 CLASSES = ["roc_auc", "average_precision", "accuracy", "brier", "log_loss"]
@@ -55,25 +56,27 @@ def test_a_metric_by_day_is_that_of_the_rows(name, judged):
     twice = np.concatenate([np.arange(ROWS), np.flatnonzero(DAY == 3)])
     weights = np.ones((2, DAYS))
     weights[1, 3] = 2
-    found = gate.by_day(name, judged)(weights)
+    found = bootstrap.metric_by_day(name, judged)(weights)
     for value, rows in zip(found, (np.arange(ROWS), twice), strict=True):
         expected = metrics(judged.y[rows], judged.predicted[rows], judged.classes)[name]
         assert value == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_interval_holds_the_difference_and_widens_with_days_that_differ(params):
-    value, (low, high), own = gate.gain("brier", classifier(1), classifier(1.2, seed=2))
+    value, (low, high), own = bootstrap.gain("brier", classifier(1), classifier(1.2, seed=2))
     assert low < value < high
     assert own == pytest.approx(metrics(*_parts(classifier(1.2, seed=2)))["brier"])
     uneven = classifier(1)
     uneven.predicted[DAY < 3] = uneven.predicted[DAY < 3][:, ::-1]
-    _, (wide_low, wide_high), _ = gate.gain("brier", uneven, classifier(1.2, seed=2))
+    _, (wide_low, wide_high), _ = bootstrap.gain("brier", uneven, classifier(1.2, seed=2))
     assert wide_high - wide_low > 2 * (high - low)
-    _, (inner_low, inner_high), _ = gate.gain("brier", classifier(1), classifier(1.2, 2, 2), 0.05)
+    _, (inner_low, inner_high), _ = bootstrap.gain(
+        "brier", classifier(1), classifier(1.2, 2, 2), 0.05
+    )
     assert low < inner_low < inner_high < high
 
 
-def _parts(judged: Judged):
+def _parts(judged: DayPredictions):
     return judged.y, judged.predicted, judged.classes
 
 
@@ -83,10 +86,10 @@ def settings(params, task: str):
     return params.model_copy(update={"task": task, "evaluate": evaluate})
 
 
-def refused(challenger: Judged, champion: Judged, params, **limits) -> set[str]:
+def refused(challenger: DayPredictions, champion: DayPredictions, params, **limits) -> set[str]:
     task = "regression" if challenger.classes is None else "classification"
     limits = LIMITS.model_copy(update=limits)
-    checks = gate.against(challenger, champion, SEGMENTS, settings(params, task), limits)
+    checks = gate.against_champion(challenger, champion, SEGMENTS, settings(params, task), limits)
     return {check.name for check in checks if not check.passed}
 
 
@@ -135,12 +138,14 @@ def test_segment(make, params):
 def suspect(params, monkeypatch):
     """The check of a champion that was better than the baseline, or not, when it was judged."""
 
-    def check(champion: Judged, before: bool = True, **limits) -> gate.Check:
+    def check(champion: DayPredictions, before: bool = True, **limits) -> gate.Check:
         task = "regression" if champion.classes is None else "classification"
         value = np.median(TRUTH) if champion.classes is None else champion.predicted.mean(axis=0)
-        dummy = Judged(champion.y, np.full_like(champion.predicted, value), champion.classes, DAY)
+        dummy = DayPredictions(
+            champion.y, np.full_like(champion.predicted, value), champion.classes, DAY
+        )
         monkeypatch.setattr(gate, "baseline", lambda *_: None)
-        monkeypatch.setattr(gate, "judge", lambda *_: dummy)
+        monkeypatch.setattr(gate, "predict_holdout", lambda *_: dummy)
         errors = {"candidate": 1.0 - before, "baseline": 0.5}
         record = pd.DataFrame(
             {"segment": part, "model": model, "brier": error, "mae": error}
@@ -148,7 +153,9 @@ def suspect(params, monkeypatch):
             for model, error in errors.items()
         )
         changed = LIMITS.model_copy(update=limits)
-        return gate.suspect(champion, SEGMENTS, SEGMENTS, record, settings(params, task), changed)
+        return gate.doubt_rows(
+            champion, SEGMENTS, SEGMENTS, record, settings(params, task), changed
+        )
 
     return check
 
@@ -182,20 +189,26 @@ def test_baseline(rows, params):
     else:
         model = DummyClassifier(strategy="stratified", random_state=0)
         model.fit(train, gate.data.xy(train, params)[1])
-    checks = gate.alone(gate.judge(model, holdout, params), train, holdout, params)
+    checks = gate.against_baseline(
+        gate.predict_holdout(model, holdout, params), train, holdout, params
+    )
     assert "baseline" in {check.name for check in checks if not check.passed}
 
 
 def test_a_real_model_passes(model, rows, params):
-    judged = gate.judge(model, rows[1], params)
-    assert all(check.passed for check in gate.alone(judged, *rows, params))
+    judged = gate.predict_holdout(model, rows[1], params)
+    assert all(check.passed for check in gate.against_baseline(judged, *rows, params))
 
 
 def test_sanity():
     for answers in (np.full((9, 2), 0.5), np.full((9, 2), np.nan), RANDOM.random((9, 2))):
-        assert not gate.sanity(Judged(np.zeros(9), answers, np.arange(2), np.zeros(9, int))).passed
+        assert not gate.sanity(
+            DayPredictions(np.zeros(9), answers, np.arange(2), np.zeros(9, int))
+        ).passed
     for answers in (np.zeros(9), np.array([1.0, np.inf])):
-        assert not gate.sanity(Judged(answers, answers, None, np.zeros(len(answers), int))).passed
+        assert not gate.sanity(
+            DayPredictions(answers, answers, None, np.zeros(len(answers), int))
+        ).passed
     assert gate.sanity(classifier(1)).passed
     assert gate.sanity(regressor(1)).passed
 

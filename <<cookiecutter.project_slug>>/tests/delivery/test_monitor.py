@@ -154,19 +154,19 @@ def labelled(error: float, days: int = 20, rows: int = 2000, seed: int = 0) -> l
     return label_join.Labelled(pd.DataFrame(logged), frame, 0, 0)
 
 
-def for_gate(one: label_join.Labelled, params: Params) -> live_metrics.gate.Judged:
+def for_gate(one: label_join.Labelled, params: Params) -> live_metrics.bootstrap.DayPredictions:
     return live_metrics.for_gate([one], params)[0]
 
 
 def test_a_verdict_takes_an_interval_and_rows_enough(own):
     allowed = 1.1
     for error, verdict in ((1.0, False), (2.0, True)):
-        value, (low, high) = live_metrics.gate.measure("mae", for_gate(labelled(error), own))
+        value, (low, high) = live_metrics.bootstrap.measure("mae", for_gate(labelled(error), own))
         assert low < value < high
         assert live_metrics.surely_worse("mae", value, (low, high), allowed) is verdict
         assert live_metrics.surely_worse("roc_auc", -value, (-high, -low), -allowed) is verdict
     few = for_gate(labelled(1.2, rows=30), own)
-    value, interval = live_metrics.gate.measure("mae", few)
+    value, interval = live_metrics.bootstrap.measure("mae", few)
     assert live_metrics.surely_worse("mae", value, interval, value - 0.01) is None
     assert live_metrics.enough_labels(for_gate(labelled(1.0), own), 2000)
     assert not live_metrics.enough_labels(for_gate(labelled(1.0), own), 2001)

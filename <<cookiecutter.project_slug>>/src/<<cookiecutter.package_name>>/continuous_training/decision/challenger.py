@@ -79,14 +79,14 @@ def checks(
     """The checks on a challenger's run; `rows` are those it was fitted on, and those held out."""
     limits, holdout = settings.load().gate, rows[1]
     loaded = load_model(run, params)
-    judged = gate.judge(loaded.model, holdout, params)
-    results = gate.alone(judged, *rows, params)
+    judged = gate.predict_holdout(loaded.model, holdout, params)
+    results = gate.against_baseline(judged, *rows, params)
     if version is not None and champion is not None:
-        other = gate.judge(rival(version, champion.model, *rows, params), holdout, params)
-        results = gate.against(judged, other, holdout, params, limits) + results
+        other = gate.predict_holdout(rival(version, champion.model, *rows, params), holdout, params)
+        results = gate.against_champion(judged, other, holdout, params, limits) + results
         evaluated = record(version)
         if evaluated is not None and limits.doubt_rows:
-            results.append(gate.suspect(other, *rows, evaluated, params, limits))
+            results.append(gate.doubt_rows(other, *rows, evaluated, params, limits))
     X, _ = data.xy(holdout, params, any_classes=True)
     inputs = holdout.reindex(columns=[*X, *params.data.drop])  # an older model may use dropped ones
     before = champion and champion.model
@@ -119,7 +119,7 @@ def refit(
         mlflow.MlflowClient().set_tag(judged.info.run_id, "refit_run", run_id)
     run = tracking.find_run(run_id)
     some, stored = rows.tail(1000), load_model(run, params)
-    answers = gate.judge(stored.model, some, params)
+    answers = gate.predict_holdout(stored.model, some, params)
     sane = gate.sanity(answers)
     if not np.allclose(answers.predicted, predict(model, data.xy(some, params, True)[0])):
         sane = gate.Check("sanity", False, None, None, "the stored model answers differently")

@@ -1,17 +1,14 @@
 """The gate, model validation: may the challenger take the champion's place?
 
 Both are judged on the rows held out, on which neither was fitted. The default rule protects: promote
-unless worse by a tolerance. `gate.strict` asks for an interval that excludes zero. Intervals come from
-a bootstrap over *days* (rows of one day are alike: by row they would be far too narrow).
+unless worse by a tolerance. `gate.strict` asks for an interval that excludes zero (bootstrap.py).
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn import metrics as sk
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
@@ -20,13 +17,10 @@ from ...experiment.column_types import Kinds
 from ...experiment.evaluate import GREATER_IS_BETTER, baseline, predict
 from ...experiment.params import Params
 from ..settings import Gate
+from .bootstrap import DayPredictions, day_numbers, gain
 
-SAMPLES = 2000  # of the bootstrap
-GROUPS = 50  # in place of days, where rows have no time
 SLOWER = 1.2  # times the champion's latency, where that is over the limit now
 BUSY = 3  # times the limit, which no model may take
-# How often each day counts (samples, days) -> the metric (samples,)
-Metric = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -42,133 +36,19 @@ class Check:
     segment: str | None = None
 
 
-@dataclass
-class Judged:
-    """A model's predictions of the rows held out, by day (n,)."""
-
-    y: np.ndarray
-    predicted: np.ndarray
-    classes: np.ndarray | None
-    day: np.ndarray
-
-    def of(self, rows: np.ndarray) -> "Judged":
-        return Judged(self.y[rows], self.predicted[rows], self.classes, self.day[rows])
-
-
-def days(holdout: pd.DataFrame, params: Params) -> np.ndarray:
-    """The number of each row's day; of a random group without a time column."""
-    if params.data.time is None:
-        return np.random.default_rng(params.seed).integers(GROUPS, size=len(holdout))
-    return pd.factorize(holdout[params.data.time].dt.normalize(), sort=True)[0]
-
-
-def judge(model: Pipeline, holdout: pd.DataFrame, params: Params) -> Judged:
+def predict_holdout(model: Pipeline, holdout: pd.DataFrame, params: Params) -> DayPredictions:
     X, y = data.xy(holdout, params, any_classes=True)
     X = holdout.reindex(columns=[*X, *params.data.drop])  # an older model may use dropped ones
     classes = getattr(model, "classes_", None)
-    return Judged(y, predict(model, X), classes, days(holdout, params))
+    return DayPredictions(y, predict(model, X), classes, day_numbers(holdout, params))
 
 
-def by_day(name: str, judged: Judged, days: int | None = None) -> Metric:
-    """A metric of evaluate.py, or `bias`, as a function of how often each day counts.
-
-    Sums by day make a sample of the bootstrap a product of small matrices. For ROC AUC these are the
-    pairs of a positive of one day with a negative of another that are ranked rightly.
-    """
-    y, predicted, classes, day = judged.y, judged.predicted, judged.classes, judged.day
-    size = days or int(day.max()) + 1
-
-    def sums(values: np.ndarray, of: np.ndarray = day) -> np.ndarray:
-        return np.bincount(of, weights=values, minlength=size)
-
-    def mean(values: np.ndarray, of: np.ndarray = day) -> Metric:
-        total, rows = sums(values, of), sums(np.ones(len(of)), of)
-        return lambda weights: weights @ total / (weights @ rows)
-
-    if classes is None:
-        error = predicted - y
-        if name == "r2":
-            square, values, squares = mean(error**2), mean(y), mean(y.astype(float) ** 2)
-            return lambda w: 1 - square(w) / (squares(w) - values(w) ** 2)
-        if name == "rmse":
-            square = mean(error**2)
-            return lambda weights: np.sqrt(square(weights))
-        return mean(np.abs(error) if name == "mae" else error)
-    if name == "accuracy":
-        return mean((classes[predicted.argmax(axis=1)] == y).astype(float))
-    known = np.isin(y, classes)
-    y, predicted, day = y[known], predicted[known], day[known]
-    truth = y[:, None] == classes[None, :]
-    if name == "log_loss":
-        return mean(-np.log((predicted * truth).sum(axis=1).clip(1e-15)), day)
-    if name == "brier":
-        halved = 2 if len(classes) == 2 else 1
-        return mean(((predicted - truth) ** 2).sum(axis=1) / halved, day)
-    present = np.flatnonzero(truth.any(axis=0) & ~truth.all(axis=0))
-    columns = [k for k in present if len(classes) > 2 or k == 1]
-    if not columns:
-        return lambda weights: np.full(len(weights), np.nan)
-    one = _auc if name == "roc_auc" else _precision
-    parts = [one(truth[:, k], predicted[:, k], day, size) for k in columns]
-    return lambda weights: np.mean([part(weights) for part in parts], axis=0)
-
-
-def _auc(truth: np.ndarray, score: np.ndarray, day: np.ndarray, size: int) -> Metric:
-    positive, pairs = score[truth], np.zeros((size, size))
-    for other in np.unique(day[~truth]):
-        negative = np.sort(score[~truth & (day == other)])
-        right = (
-            sum(np.searchsorted(negative, positive, side=side) for side in ("left", "right")) / 2
-        )
-        pairs[:, other] = np.bincount(day[truth], weights=right, minlength=size)
-    ups, downs = (np.bincount(day[side], minlength=size) for side in (truth, ~truth))
-    return lambda w: np.einsum("si,ij,sj->s", w, pairs, w) / ((w @ ups) * (w @ downs))
-
-
-def _precision(truth: np.ndarray, score: np.ndarray, day: np.ndarray, size: int) -> Metric:
-    def metric(weights: np.ndarray) -> np.ndarray:
-        rows = weights[:500, day]  # sorting each sample takes its time
-        return np.array([sk.average_precision_score(truth, score, sample_weight=w) for w in rows])
-
-    return metric
-
-
-def gain(
-    name: str, challenger: Judged, champion: Judged, tail: float = 0.025
-) -> tuple[float, tuple[float, float], float]:
-    """How much better the challenger is, an interval without the tails, and the champion's value."""
-    size = int(max(challenger.day.max(), champion.day.max())) + 1
-    with np.errstate(invalid="ignore"):  # a sample may leave nothing to measure
-        values = [by_day(name, judged, size)(_draws(size)) for judged in (challenger, champion)]
-    values = [np.abs(value) if name == "bias" else value for value in values]
-    better = (values[0] - values[1]) * (1 if name in GREATER_IS_BETTER else -1)
-    return float(better[0]), _interval(better, tail, size), float(values[1][0])
-
-
-def measure(name: str, judged: Judged, tail: float = 0.025) -> tuple[float, tuple[float, float]]:
-    """A metric of a model, and its interval without the tails."""
-    days, place = np.unique(judged.day, return_inverse=True)
-    with np.errstate(invalid="ignore"):
-        values = by_day(name, replace(judged, day=place))(_draws(len(days)))
-    return float(values[0]), _interval(values, tail, len(days))
-
-
-def _draws(days: int) -> np.ndarray:
-    """How often each day counts: once, and in each sample of the bootstrap (1 + SAMPLES, days)."""
-    random = np.random.default_rng(0).multinomial(days, np.full(days, 1 / days), size=SAMPLES)
-    return np.vstack([np.ones(days), random])
-
-
-def _interval(values: np.ndarray, tail: float, days: int) -> tuple[float, float]:
-    """What is left of the samples without the tails; NaN where there is but one day."""
-    if days == 1 or not np.isfinite(values[1:]).any():
-        return np.nan, np.nan
-    low, high = np.nanquantile(values[1:], [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def against(
-    challenger: Judged, champion: Judged, segments: pd.DataFrame, params: Params, gate: Gate
+def against_champion(
+    challenger: DayPredictions,
+    champion: DayPredictions,
+    segments: pd.DataFrame,
+    params: Params,
+    gate: Gate,
 ) -> list[Check]:
     """The checks `metric`, `calibration` and `segment`; `segments` are columns of the rows held out."""
     name: str = params.evaluate.metric
@@ -189,7 +69,7 @@ def against(
     checks.append(Check("calibration", value >= limit, value, limit, message, interval))
 
     name = params.evaluate.metric
-    for part, rows in parts(segments, params, gate).items():
+    for part, rows in segments_of(segments, params, gate).items():
         value, interval, own = gain(name, challenger.of(rows), champion.of(rows))
         limit = -gate.segment_tolerance * (1 if name in GREATER_IS_BETTER else abs(own))
         passed = not interval[1] < limit  # a metric that is undefined there is no reason
@@ -199,7 +79,7 @@ def against(
     return checks
 
 
-def parts(segments: pd.DataFrame, params: Params, gate: Gate) -> dict[str, np.ndarray]:
+def segments_of(segments: pd.DataFrame, params: Params, gate: Gate) -> dict[str, np.ndarray]:
     """The segments that are large enough to judge: "column = value" -> whether a row is in it (n,)."""
     large = {}
     for column in params.evaluate.segments:
@@ -209,8 +89,8 @@ def parts(segments: pd.DataFrame, params: Params, gate: Gate) -> dict[str, np.nd
     return large
 
 
-def suspect(
-    champion: Judged,
+def doubt_rows(
+    champion: DayPredictions,
     train: pd.DataFrame,
     holdout: pd.DataFrame,
     record: pd.DataFrame,
@@ -226,9 +106,15 @@ def suspect(
     name = params.evaluate.metric if params.task == "regression" else "brier"
     sign, dummy = (1 if name in GREATER_IS_BETTER else -1), baseline(train, params)
     before = record.pivot_table(name, "segment", "model") * sign
-    better, other = before["candidate"] > before["baseline"], judge(dummy, holdout, params)
+    better, other = (
+        before["candidate"] > before["baseline"],
+        predict_holdout(dummy, holdout, params),
+    )
     lost = []
-    for part, rows in {"all": np.ones(len(holdout), bool), **parts(holdout, params, gate)}.items():
+    for part, rows in {
+        "all": np.ones(len(holdout), bool),
+        **segments_of(holdout, params, gate),
+    }.items():
         _, interval, own = gain(name, champion.of(rows), other.of(rows))
         limit = -gate.segment_tolerance * (1 if name in GREATER_IS_BETTER else abs(own))
         if better.get(part, False) and interval[1] < limit:
@@ -242,19 +128,19 @@ def suspect(
     return Check("sanity", not lost, float(len(lost)), 0.0, message)
 
 
-def alone(
-    judged: Judged, train: pd.DataFrame, holdout: pd.DataFrame, params: Params
+def against_baseline(
+    judged: DayPredictions, train: pd.DataFrame, holdout: pd.DataFrame, params: Params
 ) -> list[Check]:
     """The checks that need no champion: `baseline` and `sanity`."""
     name, dummy = params.evaluate.metric, baseline(train, params)
-    value, interval, own = gain(name, judged, judge(dummy, holdout, params), tail=0.05)
+    value, interval, own = gain(name, judged, predict_holdout(dummy, holdout, params), tail=0.05)
     passed = interval[0] > 0 if np.isfinite(interval[0]) else value > 0
     message = f"{name} is {_signed(value)} than the baseline's {own:.4g}"
     message += "; it must be better with 95 % confidence"
     return [Check("baseline", passed, value, 0.0, message, interval), sanity(judged)]
 
 
-def sanity(judged: Judged) -> Check:
+def sanity(judged: DayPredictions) -> Check:
     """Predictions are finite, differ from row to row, and are probabilities where they should be."""
     answers = judged.predicted
     if not np.isfinite(answers).all():

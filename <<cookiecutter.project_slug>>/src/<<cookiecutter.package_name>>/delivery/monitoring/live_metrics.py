@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ... import data
-from ...continuous_training.decision import gate
+from ...continuous_training.decision import bootstrap, gate
 from ...experiment.evaluate import GREATER_IS_BETTER, metrics
 from ...experiment.params import Params
 from .label_join import Labelled
@@ -29,21 +29,21 @@ def bin_width(seconds: float, bins: int) -> int:
     return next((width for width in BIN_SECONDS if seconds / width <= bins), BIN_SECONDS[-1])
 
 
-def for_gate(versions: list[Labelled], params: Params) -> list[gate.Judged]:
+def for_gate(versions: list[Labelled], params: Params) -> list[bootstrap.DayPredictions]:
     """The labelled predictions of each version as the gate takes them; a day has one number in all."""
-    days = gate.days(pd.concat([version.labels for version in versions]), params)
+    days = bootstrap.day_numbers(pd.concat([version.labels for version in versions]), params)
     converted = []
     start = 0
     for version in versions:
         end = start + len(version.labels)
         predicted = np.array([json.loads(p) for p in version.rows["prediction"]], float)
         _, y = data.xy(version.labels.assign(**{"": 0.0}), params, any_classes=True)
-        converted.append(gate.Judged(y, predicted, version.classes, days[start:end]))
+        converted.append(bootstrap.DayPredictions(y, predicted, version.classes, days[start:end]))
         start = end
     return converted
 
 
-def enough_labels(judged: gate.Judged, rows: int) -> bool:
+def enough_labels(judged: bootstrap.DayPredictions, rows: int) -> bool:
     """Whether so many rows, on MIN_DAYS days, have a label."""
     return len(judged.y) >= rows and len(np.unique(judged.day)) >= MIN_DAYS
 
@@ -59,15 +59,15 @@ def surely_worse(
     return False if sign * (value - allowed) >= 0 else None
 
 
-def all_metrics(judged: gate.Judged, params: Params) -> dict[str, Any]:
+def all_metrics(judged: bootstrap.DayPredictions, params: Params) -> dict[str, Any]:
     """`metrics`, and `value` and `interval` of the one that `evaluate.metric` names."""
-    value, interval = gate.measure(params.evaluate.metric, judged)
+    value, interval = bootstrap.measure(params.evaluate.metric, judged)
     every = metrics(judged.y, judged.predicted, judged.classes)
     return {"value": value, "interval": interval, "metrics": every}
 
 
 def segments(
-    judged: gate.Judged,
+    judged: bootstrap.DayPredictions,
     labels: pd.DataFrame,
     record: pd.DataFrame | None,
     limits: gate.Gate,
@@ -82,11 +82,11 @@ def segments(
     if record is not None:
         own = record[(record["model"] == "candidate") & (record["rows"] >= limits.segment_rows)]
         references = own.set_index("segment")[name].to_dict()
-    parts = gate.parts(labels, params, limits)
+    parts = gate.segments_of(labels, params, limits)
     measured = []
     for segment, chosen in parts.items():
         part = judged.of(chosen)
-        value, interval = gate.measure(name, part, 0.025 / len(parts))
+        value, interval = bootstrap.measure(name, part, 0.025 / len(parts))
         reference = references.get(segment, np.nan)
         scale = 1 if name in GREATER_IS_BETTER else -abs(reference)
         allowed = reference - limits.segment_tolerance * scale
@@ -98,7 +98,7 @@ def segments(
 
 
 def over_time(
-    judged: gate.Judged, time: np.ndarray, name: str, min_width: int
+    judged: bootstrap.DayPredictions, time: np.ndarray, name: str, min_width: int
 ) -> list[dict[str, Any]]:
     """A metric by the time of the prediction (n,), in seconds since 1970.
 
@@ -116,8 +116,8 @@ def over_time(
         if rows < MIN_BIN_ROWS:
             continue
         if len(np.unique(part.day)) < MIN_DAYS:
-            part.day = np.random.default_rng(0).integers(gate.GROUPS, size=rows)
-        value, interval = gate.measure(name, part)
+            part.day = np.random.default_rng(0).integers(bootstrap.GROUPS, size=rows)
+        value, interval = bootstrap.measure(name, part)
         if np.isfinite(value):
             start = float(place * width)
             entry = {"from": start, "to": start + width, "rows": rows}
@@ -148,7 +148,7 @@ def compare_versions(
     ]
     before, now = for_gate(shared, params)
     name = params.evaluate.metric
-    better, interval, reference = gate.gain(name, now, before)
+    better, interval, reference = bootstrap.gain(name, now, before)
     verdict = "not told apart yet"
     if enough_labels(before, min_rows) and enough_labels(now, min_rows):
         verdict = "better" if interval[0] > 0 else "worse" if interval[1] < 0 else verdict
