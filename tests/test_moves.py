@@ -161,7 +161,7 @@ def test_another_name_for_the_package(ladder, stock, project):
 )
 def test_a_name_that_cannot_be_is_refused(ladder, project, name, said):
     (project / "src/fd").mkdir()
-    (project / "src/fd/train.py").write_text("MINE = 1\n")
+    (project / "src/fd/data.py").write_text("MINE = 1\n")
     ladder.commit(project)
     if name == "free":
         (project / "src/flight_delays/new.py").write_text("MINE = 1\n")
