@@ -103,3 +103,26 @@ def test_types_where_they_are(environment, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=CLEAN, capture_output=True, text=True)
     wrong = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0 and not wrong, wrong or done.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_names_say_what_they_hold(path):
+    riddles = {"found", "said", "its", "told", "gone", "YOUNG", "FEW", "ENOUGH"}
+    stored = {
+        node.id if isinstance(node, ast.Name) else node.arg
+        for node in ast.walk(ast.parse(path.read_bytes()))
+        if (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+        or isinstance(node, ast.arg)
+    }
+    assert not stored & riddles
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_public_functions_say_what_they_do(path):
+    """A step's `run` is told by its module, settings by their file, methods by the class or protocol."""
+    tree = ast.parse(path.read_bytes())
+    defined = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    if path.name not in ("settings.py", "params.py"):
+        defined += [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    public = [n for n in defined if not n.name.startswith("_") and n.name != "run"]
+    assert not [node.name for node in public if not ast.get_docstring(node)]

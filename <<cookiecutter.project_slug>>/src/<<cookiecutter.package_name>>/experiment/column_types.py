@@ -22,6 +22,7 @@ class Kinds(dict[str, str]):
     """Column -> "number", "text", "date" or "empty" (no value at all)."""
 
     def of(self, kind: str) -> list[str]:
+        """The columns of a kind."""
         return [column for column, own in self.items() if own == kind]
 
 

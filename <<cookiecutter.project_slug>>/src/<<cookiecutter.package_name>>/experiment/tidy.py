@@ -20,12 +20,14 @@ class Tidy(TransformerMixin, BaseEstimator):
         self.time = time
 
     def fit(self, X: pd.DataFrame, y=None) -> "Tidy":
+        """Remember which derived columns have no value at all."""
         frame = self._derived(X)
         # A column without a single value in the fitted rows stops scikit-learn's boosting.
         self.empty_ = [c for c in frame if frame[c].dtype == np.float64 and frame[c].isna().all()]
         return self
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:
+        """The derived columns: numbers as float64, words as object, a missing word as MISSING."""
         check_is_fitted(self)
         return self._derived(X).assign(**dict.fromkeys(self.empty_, 0.0))
 

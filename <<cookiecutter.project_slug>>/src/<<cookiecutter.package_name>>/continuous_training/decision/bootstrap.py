@@ -29,6 +29,7 @@ class DayPredictions:
     day: np.ndarray
 
     def of(self, rows: np.ndarray) -> "DayPredictions":
+        """The same for some of the rows; `rows` are their numbers, or whether each is one of them (n,)."""
         return DayPredictions(self.y[rows], self.predicted[rows], self.classes, self.day[rows])
 
 

@@ -37,6 +37,7 @@ class Check:
 
 
 def predict_holdout(model: Pipeline, holdout: pd.DataFrame, params: Params) -> DayPredictions:
+    """A model's predictions of the rows held out, for the bootstrap over days."""
     X, y = data.xy(holdout, params, any_classes=True)
     X = holdout.reindex(columns=[*X, *params.data.drop])  # an older model may use dropped ones
     classes = getattr(model, "classes_", None)

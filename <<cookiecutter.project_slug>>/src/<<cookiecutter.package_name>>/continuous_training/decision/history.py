@@ -28,6 +28,7 @@ class State(NamedTuple):
 
 
 def state(params: Params, limits: Settings) -> State:
+    """The batches and the recipe as they are now."""
     batches = dataset.digests(dataset.batches(params.data))
     return State(batches, dataset.combined(batches), recipe(params, limits))
 

@@ -13,6 +13,8 @@ from .distributions import Bins
 
 
 class Bar(NamedTuple):
+    """A filled rectangle; all places of a chart are shares of its width and height, in percent."""
+
     left: float
     top: float
     width: float
@@ -23,6 +25,8 @@ class Bar(NamedTuple):
 
 
 class Line(NamedTuple):
+    """A line through points (x, y)."""
+
     points: list[tuple[float, float]]
     color: str
     dashes: str = "none"  # of SVG's stroke-dasharray, in pixels
@@ -30,6 +34,8 @@ class Line(NamedTuple):
 
 
 class Dot(NamedTuple):
+    """A round mark."""
+
     x: float
     y: float
     color: str

@@ -46,6 +46,7 @@ class OfflineStore:
         return rows.assign(**columns)
 
     def write(self, folder: Path) -> None:
+        """Write a Parquet file for each view into a folder that is there."""
         for name, table in self.tables.items():
             table.to_parquet(folder / f"{name}.parquet", index=False)
 
@@ -94,6 +95,7 @@ def entity(rows: pd.DataFrame, view: View) -> pd.DataFrame:
 
 
 def window_of(time: pd.Series, view: View, lead: pd.Timedelta) -> tuple[pd.Series, pd.Series]:
+    """When the window of each prediction (n,) begins and ends: it ends `lead` before `time`."""
     now = (time - lead).astype("datetime64[us]")
     return now - pd.Timedelta(view.window), now
 
@@ -106,5 +108,6 @@ def _as_of(keys: pd.DataFrame, at: pd.Series, table: pd.DataFrame, view: View) -
 
 
 def mean(now: pd.DataFrame, before: pd.DataFrame) -> pd.Series:
+    """The mean over a window, from the sums at its end and at its begin; NaN without a row in it."""
     rows = now["rows"] - before["rows"]
     return (now["total"] - before["total"]) / rows.where(rows > 0)

@@ -32,10 +32,12 @@ class Plot(NamedTuple):
 
 
 def event_text(event: dict[str, Any]) -> str:
+    """What was decided, and on which version."""
     return f"{event['decision']}: version {event['version']}"
 
 
 def event_sign(event: dict[str, Any]) -> str:
+    """The sign of a decision on the axis of time."""
     return SIGNS.get(event["decision"], "●")
 
 

@@ -46,13 +46,13 @@ def session() -> Any:
     if master := os.environ.get("SPARK_MASTER"):
         options["spark.master"] = master
     try:
-        found = SparkSession.builder.config(map=options).getOrCreate()
-        log.info("Spark %s", found.version)
+        spark = SparkSession.builder.config(map=options).getOrCreate()
+        log.info("Spark %s", spark.version)
     except Exception as error:  # of Python, of Java, or of what lies between them
         if "JAVA_GATEWAY_EXITED" in str(error):
             raise UserError("--engine spark needs Java 17 or newer: see JAVA_HOME") from None
         raise UserError(f"Spark does not start (see SPARK_MASTER): {_short(error)}") from None
-    return found
+    return spark
 
 
 def _short(error: Exception) -> str:
@@ -72,12 +72,12 @@ def answers(task: Task, shared: Any, count: int) -> Iterator[bytes]:
     context = getattr(spark, "sparkContext", None)  # Spark Connect has none, and no broadcast
     given = context.broadcast(shared) if context else SimpleNamespace(value=shared)
     schema = "answer binary, mistake string"
-    found = spark.range(0, count, 1, max(count, 1)).mapInArrow(partial(_run, task, given), schema)
+    rows = spark.range(0, count, 1, max(count, 1)).mapInArrow(partial(_run, task, given), schema)
     try:
         if context:  # on all workers at once: the iterator asks for one task after the other
-            found = found.persist(StorageLevel.DISK_ONLY)
-            found.count()
-        for answer, mistake in found.toLocalIterator(prefetchPartitions=True):
+            rows = rows.persist(StorageLevel.DISK_ONLY)
+            rows.count()
+        for answer, mistake in rows.toLocalIterator(prefetchPartitions=True):
             if mistake:
                 raise UserError(mistake)
             yield bytes(answer)
@@ -91,7 +91,7 @@ def answers(task: Task, shared: Any, count: int) -> Iterator[bytes]:
     finally:
         if context:
             with contextlib.suppress(Py4JError):  # it may have ended
-                found.unpersist()
+                rows.unpersist()
                 given.unpersist()
 
 
@@ -102,7 +102,7 @@ def _run(task: Task, given: Any, batches: Iterator[pa.RecordBatch]) -> Iterator[
             for answer in task(given.value, number):
                 yield pa.RecordBatch.from_pylist([{"answer": answer}], ANSWER)
         except Exception as error:
-            said = sentence(error)
-            if said is None:
+            message = sentence(error)
+            if message is None:
                 raise
-            yield pa.RecordBatch.from_pylist([{"mistake": said}], ANSWER)
+            yield pa.RecordBatch.from_pylist([{"mistake": message}], ANSWER)
