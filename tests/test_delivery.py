@@ -100,6 +100,8 @@ def test_kubernetes_gets_digest_and_version(project, environment, tmp_path):
         "annotations": {},
     }
     assert base64.b64decode(secret["data"]["CHECK_TOKEN"]).decode() == check
+    release = base64.b64decode(secret["data"]["RELEASE_IMAGE"]).decode()  # which the service names
+    assert release == f"sha256:{'b' * 64}"
     (pod,) = [d["spec"]["template"] for d in applied if d["kind"] == "Deployment"]
     (read,) = [e for e in pod["spec"]["containers"][0]["envFrom"] if "secretRef" in e][1:]
     assert read["secretRef"]["name"] == "check"

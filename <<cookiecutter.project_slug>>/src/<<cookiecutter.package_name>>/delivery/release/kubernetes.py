@@ -13,7 +13,7 @@ from ...experiment.errors import UserError
 from ...experiment.params import ROOT
 from ..settings import Settings
 from .deployment import Release
-from .releases import CHECK, DIGEST, checked
+from .releases import CHECK, DIGEST, IMAGE, checked
 
 
 class Kubernetes:
@@ -44,6 +44,7 @@ class Kubernetes:
         self.check = secrets.token_urlsafe()
         # A new secret changes this digest in the pods' annotations, so that they start again with it.
         check = hashlib.sha256(self.check.encode()).hexdigest()
+        variables = [f"{CHECK}={self.check}", f"{IMAGE}={digest}"]
         with tempfile.TemporaryDirectory(dir=ROOT / "deploy") as folder:
             content = {
                 "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -52,7 +53,7 @@ class Kubernetes:
                 "images": [{"name": "service", "newName": self.image, "digest": digest}],
                 "commonAnnotations": {"model-version": release.version, "check": check},
                 "namespace": self._namespace(),
-                "secretGenerator": [{"name": "check", "literals": [f"{CHECK}={self.check}"]}],
+                "secretGenerator": [{"name": "check", "literals": variables}],
                 "generatorOptions": {"disableNameSuffixHash": True},
             }
             Path(folder, "kustomization.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
