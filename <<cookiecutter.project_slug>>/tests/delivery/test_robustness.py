@@ -223,7 +223,7 @@ def test_numbers_go_to_the_last_bit(tmp_path):
     record = {"time": 1.0, "seconds": 0.0, "shadow": False, "looked_up": None}
     log.add(body, scored, request="all of them", **record)
     log.close()
-    rows = label_join.Log(table, "dev", 0).newest(1, len(sent))[0].sort_values("row")
+    rows = label_join.PredictionLog(table, "dev", 0).newest(1, len(sent))[0].sort_values("row")
     logged = label_join.inputs(rows, kinds, None)["x"].to_numpy()
     answers = np.array([json.loads(text) for text in rows["prediction"]], dtype=float)
     for values in (np.array(found)[:, 0], logged, answers):
