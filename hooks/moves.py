@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import record
+from moved import MOVED
 from plumbing import Refused, git
 from record import RECORD
 
@@ -103,3 +104,15 @@ def renamed(repository: Path, tree: str, old: str, new: str) -> str:
         lines += [f"0 {'0' * len(blob)}\t{path}\0"] if inside else []
         lines += [f"{mode} {blob}\t{target}\0"] if inside or path in say else []
     return edited(repository, tree, lines)
+
+
+def followed(repository: Path, tree: str, theirs: str, package: str) -> str:
+    """A tree whose files are where the template has them now, if they are still where it had them."""
+    files, wanted = record.files_in(repository, tree), record.files_in(repository, theirs)
+    lines = []
+    for pair in MOVED.items():
+        old, new = (path.replace("PACKAGE", package) for path in pair)
+        if old in files and new not in files and new in wanted and old not in wanted:
+            mode, blob = files[old]
+            lines += [f"0 {'0' * len(blob)}\t{old}\0", f"{mode} {blob}\t{new}\0"]
+    return edited(repository, tree, lines) if lines else tree

@@ -398,8 +398,10 @@ def upgrade(
             yours = moves.renamed(shop.folder, yours, was_called, package)
         both = (once, shop.tree(rendering))
         (once, theirs), kept = trees.as_in_project(shop.folder, folder, yours, project.keep, *both)
-        merged, conflicts = shop.merge(once, yours, theirs, f"level-{now[LEVEL]}")
-        merged, folders = shop.relocate(merged, conflicts, once, yours)
+        inside = package or was_called
+        once, mine = (moves.followed(shop.folder, t, theirs, inside) for t in (once, yours))
+        merged, conflicts = shop.merge(once, mine, theirs, f"level-{now[LEVEL]}")
+        merged, folders = shop.relocate(merged, conflicts, once, mine)
         changes = shop.changes(merged)
         conflicts = {project.place(path): versions for path, versions in conflicts.items()}
         print(f"{folder.name}: level {recorded.get(LEVEL)} -> {now[LEVEL]}, template {version}")

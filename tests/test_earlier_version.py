@@ -35,8 +35,8 @@ EDITS = {
     ),
     ("register.py", "experiment/register.py"): ("- Words that it", "- Ours.\n- Words that it"),
     ("continuous_training/gate.py", "continuous_training/decision/gate.py"): (
-        "SAMPLES = 2000",
-        "OURS = 1\nSAMPLES = 2000",
+        'wrong = "every row gets the same prediction"',
+        'wrong = "every row gets the same prediction"  # ours',
     ),
 }
 SAMPLE = """
