@@ -10,6 +10,8 @@ from moved import MOVED
 from plumbing import Refused, git
 from record import RECORD
 
+Entries = dict[str, tuple[str, str] | None]  # path -> mode and object; None: no such file
+
 
 def moved_folders(repository: Path, base: str, yours: str) -> dict[str, str]:
     """Folders of the base most of whose files are in another folder of yours, and that folder.
@@ -47,21 +49,26 @@ def relocated(
     Where yours has a file at that place, the new one stays at the template's.
     """
     files = record.files_in(repository, merged)
-    lines, conflicts = [], {}
+    entries: Entries = {}
+    conflicts = {}
     for path in new:
         folder = next((folder for folder in above(path) if folder in folders), None)
         if folder is not None:
             target = folders[folder] + path[len(folder) :]
             target = path if target in files else target
             mode, blob = files[path]
-            lines += [f"0 {'0' * len(blob)}\t{path}\0", f"{mode} {blob}\t{target}\0"]
+            entries |= {path: None, target: (mode, blob)}
             conflicts[target] = [f"{mode} {blob} 3"]
-    return edited(repository, merged, lines) if lines else merged, conflicts
+    return rewritten(repository, merged, entries), conflicts
 
 
-def edited(repository: Path, tree: str, lines: list[str]) -> str:
-    """A tree with some entries changed: lines as of `git update-index --index-info`."""
-    index = {"GIT_INDEX_FILE": repository / "moves"}
+def rewritten(repository: Path, tree: str, entries: Entries) -> str:
+    """A tree with other entries in it."""
+    if not entries:
+        return tree
+    lines = [f"0 {'0' * len(tree)}\t{path}\0" for path in entries]  # first, for folders and files
+    lines += [f"{about[0]} {about[1]}\t{path}\0" for path, about in entries.items() if about]
+    index = {"GIT_INDEX_FILE": repository / "rewritten"}
     git(repository, "read-tree", tree, **index)
     git(repository, "update-index", "-z", "--add", "--index-info", text="".join(lines), **index)
     return git(repository, "write-tree", **index).strip()
@@ -91,7 +98,7 @@ def renamed(repository: Path, tree: str, old: str, new: str) -> str:
     files = record.files_in(repository, tree)
     say = set(mentions(repository, tree, old))
     code = re.compile(rf"(?:(?<=\bimport )|(?<=\bfrom )|(?<=-m )|(?<=\bsrc/)){re.escape(old)}\b")
-    lines = []
+    entries: Entries = {}
     for path, (mode, blob) in files.items():
         inside = path.startswith(f"src/{old}/")
         target = f"src/{new}/" + path.removeprefix(f"src/{old}/") if inside else path
@@ -101,18 +108,17 @@ def renamed(repository: Path, tree: str, old: str, new: str) -> str:
             text = git(repository, "cat-file", "blob", blob)
             store = ("hash-object", "-w", "--stdin")
             blob = git(repository, *store, text=code.sub(new, text)).strip()
-        lines += [f"0 {'0' * len(blob)}\t{path}\0"] if inside else []
-        lines += [f"{mode} {blob}\t{target}\0"] if inside or path in say else []
-    return edited(repository, tree, lines)
+        entries |= {path: None} if inside else {}
+        entries |= {target: (mode, blob)} if inside or path in say else {}
+    return rewritten(repository, tree, entries)
 
 
 def followed(repository: Path, tree: str, theirs: str, package: str) -> str:
     """A tree whose files are where the template has them now, if they are still where it had them."""
     files, wanted = record.files_in(repository, tree), record.files_in(repository, theirs)
-    lines = []
+    entries: Entries = {}
     for pair in MOVED.items():
         old, new = (path.replace("PACKAGE", package) for path in pair)
         if old in files and new not in files and new in wanted and old not in wanted:
-            mode, blob = files[old]
-            lines += [f"0 {'0' * len(blob)}\t{old}\0", f"{mode} {blob}\t{new}\0"]
-    return edited(repository, tree, lines) if lines else tree
+            entries |= {old: None, new: files[old]}
+    return rewritten(repository, tree, entries)

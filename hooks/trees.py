@@ -7,21 +7,11 @@ template's files go through the project's filters first, so that like is merged 
 from pathlib import Path
 
 import record
-from moves import edited
+from moves import Entries, rewritten
 from plumbing import Refused, git
 
 NONE = ("unspecified", "unset", "set")  # what git answers where a file has no filter
 DRIVES = ("clean", "smudge", "process")
-Entries = dict[str, tuple[str, str] | None]  # path -> mode and object; None: no such file
-
-
-def rewritten(repository: Path, tree: str, entries: Entries) -> str:
-    """A tree with other entries in it."""
-    if not entries:
-        return tree
-    lines = [f"0 {'0' * len(tree)}\t{path}\0" for path in entries]  # first, for folders and files
-    lines += [f"{about[0]} {about[1]}\t{path}\0" for path, about in entries.items() if about]
-    return edited(repository, tree, lines)
 
 
 def is_kept(path: str, keep: list[str]) -> bool:

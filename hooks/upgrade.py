@@ -387,7 +387,7 @@ def upgrade(
         version = record.write(rendering, template, source)
         if adopt:  # the answers file is the template's, whatever the project has there
             mine = ("100644", project.record) if project.record else None
-            once = trees.rewritten(shop.folder, once, {RECORD: mine})
+            once = moves.rewritten(shop.folder, once, {RECORD: mine})
             path, keep = rendering / RECORD, f"keep: {json.dumps(project.keep)}"
             text = path.read_text(encoding="utf-8").replace("keep: []", keep)
             path.write_text(text, encoding="utf-8", newline="\n")
