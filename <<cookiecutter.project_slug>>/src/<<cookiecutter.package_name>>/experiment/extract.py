@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from . import dataset, tables
+from .cli import PACKAGE
 from .params import ROOT, load
 
-EXAMPLE = f"{__package__.partition('.')[0]}.example"
+EXAMPLE = f"{PACKAGE}.example"
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,13 @@ import importlib.util
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from .cli import PACKAGE
+
 if TYPE_CHECKING:
     import pandas as pd
 
     from .params import Data
 
-PACKAGE = __package__.partition(".")[0]
 NAMES = ("continuous_training", "delivery")
 
 
@@ -32,15 +33,17 @@ def gathered(name: str) -> tuple[str, ...]:
 
 def feature_store(data: "Data", history: "pd.DataFrame | None" = None) -> Any:
     """The feature store over a history (None: all batches); None where there are no feature views."""
-    for floor in floors():
-        if hasattr(floor, "feature_store"):
-            return floor.feature_store(data, history)
-    return None
+    return _answer("feature_store", data, history)
 
 
 def reproduction(tags: dict[str, str], version: str) -> str | None:
     """The command that makes a version again, where a floor has one for a run with these tags."""
+    return _answer("reproduction", tags, version)
+
+
+def _answer(function: str, *arguments: Any) -> Any:
+    """What the first floor that has such a function returns; None if no floor has one."""
     for floor in floors():
-        if hasattr(floor, "reproduction"):
-            return floor.reproduction(tags, version)
+        if hasattr(floor, function):
+            return getattr(floor, function)(*arguments)
     return None

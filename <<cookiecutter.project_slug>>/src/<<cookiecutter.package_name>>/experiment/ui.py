@@ -1,4 +1,4 @@
-"""MLflow's pages for runs and models: The step `ui`.
+"""MLflow's pages for runs and models: the step `ui`.
 
 With MLFLOW_TRACKING_URI on a server, that server has the pages; else they are served here.
 """

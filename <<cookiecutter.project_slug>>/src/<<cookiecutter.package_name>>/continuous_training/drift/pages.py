@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ...experiment.cli import PACKAGE
 from ...experiment.markdown import plain
 
 
@@ -42,7 +43,7 @@ def markdown(text: str) -> Markup:
 def render(template: str, **values: Any) -> str:
     """The text of a template; raises jinja2.UndefinedError for a value that it lacks."""
     environment = Environment(
-        loader=PackageLoader(__package__.partition(".")[0], ""),
+        loader=PackageLoader(PACKAGE, ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from ...experiment import reports
+from ...experiment.cli import PACKAGE
 from ...experiment.errors import UserError
 from ...experiment.params import ROOT, load
 from ...experiment.redaction import redact
@@ -47,7 +48,7 @@ def sample(folder: Path, rows: int) -> tuple[int, dict[str, float]]:
     """
     data = load().data
     arguments = json.dumps([str(ROOT / data.source), data.through, rows])
-    code = SAMPLE.format(package=__package__.partition(".")[0])
+    code = SAMPLE.format(package=PACKAGE)
     command = [sys.executable, "-c", code, arguments]
     environment = os.environ | {"PYTHONPATH": str(folder / "src")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import psutil
 
+from ...experiment.cli import PACKAGE
 from ...experiment.errors import UserError
 from ...experiment.params import ROOT
 from ..settings import Settings
 from .deployment import Release, ready
 from .releases import CHECK, COMMIT, IMAGE, home, prediction_log_url, python, verified
 
-PACKAGE = __package__.partition(".")[0]
 # The module that runs the service: of this version of the template, and of 0.1.0.
 SUPERVISORS = ("delivery.service.supervisor", "delivery.supervise")
 
