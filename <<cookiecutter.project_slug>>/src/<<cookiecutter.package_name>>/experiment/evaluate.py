@@ -16,7 +16,8 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.pipeline import Pipeline
 
 from .. import data
-from . import labelled_rows, plots, reports, tracking
+from . import labelled_rows, reports, tracking
+from .calibration import calibration
 from .column_types import json_rows
 from .errors import UserError
 from .params import ROOT, Params, load
@@ -62,7 +63,7 @@ def metrics(y: np.ndarray, predicted: np.ndarray, classes: np.ndarray | None) ->
         values["log_loss"] = float(-np.log(likelihood.clip(1e-15)).mean())
         halved = 2 if len(classes) == 2 else 1  # two classes: the usual score of one of them
         values["brier"] = float(((predicted - truth) ** 2).sum(axis=1).mean() / halved)
-        values["calibration_error"] = plots.calibration(truth[:, -1], predicted[:, -1])[1]
+        values["calibration_error"] = calibration(truth[:, -1], predicted[:, -1])[1]
     present = truth.any(axis=0) & ~truth.all(axis=0)
     if present.any():  # one class against the others; the mean over classes if more than two
         columns = [len(classes) - 1] if len(classes) == 2 else np.flatnonzero(present)
@@ -120,6 +121,8 @@ def report(
 
 
 def run(run: str = "last", batch: str | None = None) -> None:
+    from . import plots  # matplotlib takes a second, and the service has none
+
     params = load()
     client, candidate = tracking.connect(), tracking.find_run(run)
     champion = find_version(client, params.register_.name, "champion")

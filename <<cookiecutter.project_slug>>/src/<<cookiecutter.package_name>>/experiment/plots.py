@@ -7,27 +7,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .. import data
+from .calibration import calibration
 from .params import Params
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 COLORS = {"candidate": "#1f6feb", "champion": "#bf8700", "baseline": "#8c959f"}
-
-
-def calibration(truth: np.ndarray, predicted: np.ndarray, bins: int = 10):
-    """Bins of about equal count: (n, 3) mean prediction, mean truth, rows; and their weighted gap.
-
-    Equal predictions share a bin. The gap is the expected calibration error of Naeini et al. (2015)
-    with these bins.
-    """
-    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, bins + 1)[1:-1]))
-    place = np.searchsorted(edges, predicted, side="left")
-    rows = np.bincount(place)
-    used = rows > 0
-    means = [np.bincount(place, weights=values)[used] / rows[used] for values in (predicted, truth)]
-    table = np.column_stack([*means, rows[used]])
-    return table, float(np.average(np.abs(table[:, 0] - table[:, 1]), weights=table[:, 2]))
 
 
 def evaluation(model: "Pipeline", rows: pd.DataFrame, table: pd.DataFrame, params: Params):
