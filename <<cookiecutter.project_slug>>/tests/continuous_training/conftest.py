@@ -1,6 +1,7 @@
 """A small project for the pipeline: this one's code and settings, a sample of its data, git and DVC."""
 
 import importlib
+import json
 import os
 import pkgutil
 import shutil
@@ -12,8 +13,10 @@ import pytest
 import yaml
 
 import << cookiecutter.package_name >> as package
+from << cookiecutter.package_name >>.experiment.cli import main
 from << cookiecutter.package_name >>.experiment.params import ROOT
 
+NO_BETTER = "on a sample of this data the model is no better than the baseline"
 CODE = ("src", "dvc.yaml", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
 CODE += ("continuous_training.yaml",)
 
@@ -60,6 +63,16 @@ def pipeline(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         path = f"{root / 'src'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
         patch.setenv("PYTHONPATH", path.rstrip(os.pathsep))  # for the stages, which are processes
         yield root
+
+
+@pytest.fixture(scope="module")
+def first_retraining(pipeline: Path) -> int:
+    """The exit code of the first retraining; without a champion there is nothing to test."""
+    code = main(["retrain"])
+    gate = json.loads((pipeline / "reports/gate.json").read_text(encoding="utf-8"))
+    if [check["name"] for check in gate["checks"] if not check["passed"]] == ["baseline"]:
+        pytest.skip(NO_BETTER)
+    return code
 
 
 def commit(root: Path) -> None:

@@ -19,11 +19,7 @@ from << cookiecutter.package_name >>.experiment.cli import main
 from << cookiecutter.package_name >>.experiment.params import load
 from << cookiecutter.package_name >>.experiment.registry import find_version
 
-
-@pytest.fixture(scope="module", autouse=True)
-def first(pipeline: Path) -> int:
-    """The exit code of the first retraining."""
-    return main(["retrain"])
+pytestmark = pytest.mark.usefixtures("first_retraining")
 
 
 def champion(pipeline: Path, alias: str = "champion") -> int | None:
@@ -35,8 +31,8 @@ def decision(pipeline: Path) -> dict:
     return json.loads((pipeline / "reports/gate.json").read_text(encoding="utf-8"))
 
 
-def test_the_first_model_needs_no_champion(first, pipeline):
-    assert first == 0
+def test_the_first_model_needs_no_champion(first_retraining, pipeline):
+    assert first_retraining == 0
     found = decision(pipeline)
     assert found["decision"] == "promoted"
     assert found["champion"] is None

@@ -23,9 +23,7 @@ from << cookiecutter.package_name >>.experiment.registry import find_version
 NAMES = ["demand", "schedule", "new_data", "degradation", "drift"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def champion(pipeline: Path) -> None:
-    assert main(["retrain"]) == 0
+pytestmark = pytest.mark.usefixtures("first_retraining")
 
 
 @pytest.fixture(autouse=True)
