@@ -47,9 +47,9 @@ LEVELS = {
     ],
     2: [
         ".dockerignore",
+        ".github/actions",
         ".github/workflows/cd.yml",
         ".github/workflows/ci.yml",
-        ".github/workflows/deploy.yml",
         ".github/workflows/monitor.yml",
         ".github/workflows/template.yml",
         "Dockerfile",

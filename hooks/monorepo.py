@@ -43,6 +43,7 @@ def adapted(text: str, prefix: str, slug: str) -> str:
         jobs,
     )
     text = head + mark + jobs
+    text = text.replace("uses: ./.github/actions/", f"uses: ./{prefix}.github/actions/")
     text = re.sub(r"((?:\./\.github|actions)/workflows/)(?=[\w-]+\.yml)", rf"\g<1>{slug}-", text)
     return re.sub(BRANCHES, rf"{slug}/\1", text)
 

@@ -6,11 +6,13 @@ Real are the workflows, git, DVC, MLflow on PostgreSQL, and the services that ar
 server answers for the database of advisories. The tests run in their order.
 """
 
+import base64
+import contextlib
 import json
 import re
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -26,6 +28,10 @@ CI, CD = ".github/workflows/ci.yml", ".github/workflows/cd.yml"
 TEMPLATE_WORKFLOW = ".github/workflows/template.yml"
 ENVIRONMENTS = ("dev", "staging", "production")
 SECRET = "AKIA" + "IOSFODNN7" + "EXAMPLX"  # no real one
+SECRETS = {  # of each environment; no other job sees them
+    "MLFLOW_TRACKING_USERNAME": "deployer",
+    "MLFLOW_TRACKING_PASSWORD": "for/the:test",
+}
 QUICK = {"PYTEST_ADDOPTS": "tests/test_model.py"}  # all of them run in test_project.py
 GH = """#!/bin/sh
 printf '%s\\n' "$*" >> "$CALLS"
@@ -36,12 +42,15 @@ case "$*" in *environments/production*) echo "${{REVIEWERS:-0}}";; esac
 class Delivery(Team):
     """A team with environments, and a first champion."""
 
-    def __init__(self, folder: Path, environment: Path, uri: str, database: str, osv: str) -> None:
+    def __init__(
+        self, folder: Path, environment: Path, uri: str, guarded: str, database: str, osv: str
+    ) -> None:
         super().__init__(folder, environment, uri, database, level="2")
         (folder / "bin/gh").write_text(GH.replace("{{", "{").replace("}}", "}"))
         self.ports = {name: free_port() for name in ENVIRONMENTS}
         self.reviewers, self.osv = "0", osv
-        self.variables = {"MLFLOW_TRACKING_URI": uri, "DELIVERY_HOME": str(folder / "home")}
+        self.variables = {"MLFLOW_TRACKING_URI": guarded, "DELIVERY_HOME": str(folder / "home")}
+        self.secrets = {name: SECRETS | {"SERVICE_TOKEN": f"for-{name}"} for name in ENVIRONMENTS}
         tables = Path(__file__).with_name("tables.py")
         run(environment / "bin/python", tables, "single", "classes", cwd=self.clone)
         self.dvc("remote", "add", "-q", "-d", "storage", folder / "remote", cwd=self.clone)
@@ -71,7 +80,8 @@ class Delivery(Team):
         env = QUICK | {"MYPY_CACHE_DIR": str(self.folder / "mypy")} | env
         for name, value in (env | {"AUDIT": f"-s osv --osv-url {self.osv}"}).items():
             options += ("--env", f"{name}={value}")
-        return self.act(event, *options, workflow=path, branch=branch, REVIEWERS=self.reviewers)
+        given = {"workflow": path, "branch": branch, "secrets": self.secrets}
+        return self.act(event, *options, **given, REVIEWERS=self.reviewers)
 
     def commit(self, file: str, old: str, new: str, branch: str = "main") -> None:
         """A commit of a branch that replaces something in a file."""
@@ -98,6 +108,42 @@ class Delivery(Team):
     def dispatch(self, **inputs: str) -> Ran:
         given = [word for key, value in inputs.items() for word in ("--input", f"{key}={value}")]
         return self.workflow(CD, "workflow_dispatch", *given)
+
+
+@contextlib.contextmanager
+def with_password(uri: str) -> Iterator[str]:
+    """MLflow's server behind one that asks for the name and the password of SECRETS."""
+    pair = f"{SECRETS['MLFLOW_TRACKING_USERNAME']}:{SECRETS['MLFLOW_TRACKING_PASSWORD']}"
+    expected = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    client = httpx.Client(base_url=uri, timeout=120)
+
+    class Proxy(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            kept = {k: v for k, v in self.headers.items() if k in ("Content-Type", "Accept")}
+            if self.headers.get("Authorization") == expected:
+                answer = client.request(self.command, self.path, content=body, headers=kept)
+                status, content, kind = answer.status_code, answer.content, answer.headers
+            else:
+                status, content, kind = 401, b"who are you?", {}
+            self.send_response(status)
+            self.send_header("Content-Type", kind.get("Content-Type", "text/plain"))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = forward  # noqa: N815
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +179,12 @@ def osv() -> Iterator[HTTPServer]:
 def team(tmp_path_factory, environment: Path, osv: HTTPServer) -> Iterator[Delivery]:
     folder = tmp_path_factory.mktemp("delivery")
     url = f"http://127.0.0.1:{osv.server_port}/v1/query"
-    with postgres() as database, mlflow_server(folder, environment, database) as uri:
-        team = Delivery(folder, environment, uri, database, url)
+    with (
+        postgres() as database,
+        mlflow_server(folder, environment, database) as uri,
+        with_password(uri) as guarded,
+    ):
+        team = Delivery(folder, environment, uri, guarded, database, url)
         yield team
         for name in ENVIRONMENTS:
             stop = f"import os; os.environ['DELIVERY_HOME'] = {str(folder / 'home')!r}\n"
@@ -193,14 +243,14 @@ def test_a_pull_request_learns_what_it_does_to_the_metrics(team):
 def test_ci_is_red(team, job, file, old, new, step):
     team.commit(file, old, new, branch="red")
     options = {"PYTEST_ADDOPTS": "tests/test_notebooks.py"} if "notebook" in file else QUICK
-    ran = team.workflow(CI, "push", "-j", job, branch="red", **options)
+    ran = team.workflow(CI, "pull_request", "-j", job, branch="red", **options)
     assert ran.code == 1
     assert f"Failure - Main make {step}" in ran.log
 
 
 def test_the_one_check_is_red_if_any_job_is(team, osv):
     osv.vulnerable = True
-    ran = team.workflow(CI, "push")
+    ran = team.workflow(CI, "workflow_dispatch")
     osv.vulnerable = False
     assert ran.code == 1
     assert "TEST-1" in ran.log
@@ -208,15 +258,30 @@ def test_the_one_check_is_red_if_any_job_is(team, osv):
     assert re.search(r"ci/pass.*Job failed", ran.log)
 
 
-def test_without_settings_nothing_is_released(team):
-    home = team.variables.pop("DELIVERY_HOME")
+def test_the_first_push_is_green(team):
+    """Without any setting CI runs, and nothing is released; whoever asks for a deployment is told why not."""
+    variables, team.variables = team.variables, {}
+    secrets, team.secrets = team.secrets, {}
     ran = team.workflow(CD, "push")
+    assert ran.code == 0
+    assert re.search(r"ci/pass.*Job succeeded", ran.log)
+    assert "# not released: settings are missing" in ran.summary
+    for what in ("the variable MLFLOW_TRACKING_URI", "the variables DEPLOY_RUNNER"):
+        assert f"- {what}" in ran.summary
+    assert team.images() == [None, None, None]
+    ran = team.dispatch(environment="production", digest=f"sha256:{'0' * 64}", version="1")
     assert ran.code == 1
-    assert "set the variables DEPLOY_RUNNER" in ran.title
-    team.variables["DELIVERY_HOME"] = home
-    tracking = team.variables.pop("MLFLOW_TRACKING_URI")
-    assert "MLFLOW_TRACKING_URI is missing" in team.workflow(CD, "push").title
-    team.variables["MLFLOW_TRACKING_URI"] = tracking
+    assert ran.title.startswith("# failed: settings are missing: the variable MLFLOW_TRACKING_URI")
+    team.variables, team.secrets = variables, secrets
+
+
+def test_without_its_secrets_an_environment_is_not_deployed_to(team):
+    """The server asks who it is; those of another environment do not help."""
+    secrets, team.secrets = team.secrets, {"production": team.secrets["production"]}
+    ran = team.dispatch(environment="dev", digest=f"sha256:{'0' * 64}", version="1")
+    assert ran.code == 1
+    assert "MLFLOW_TRACKING_URI: cannot use the store" in ran.summary
+    team.secrets = secrets
 
 
 def test_a_push_is_built_once_for_dev_and_staging(team):
@@ -242,6 +307,10 @@ def test_a_person_brings_it_to_production(team):
     ran = team.dispatch(environment="production", digest=digest, version="1")
     assert (ran.code, ran.title) == (0, "# deployed: production, version 1")
     assert team.images() == [digest] * 3
+    for token, status in (("for-dev", 401), ("for-production", 200)):  # that of the environment
+        headers = {"Authorization": f"Bearer {token}"}
+        where = f"http://127.0.0.1:{team.ports['production']}/predict"
+        assert httpx.post(where, json={"rows": [{}]}, headers=headers).status_code == status
     assert team.git("rev-parse", "production", cwd=team.origin) == team.main()
 
 

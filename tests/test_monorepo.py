@@ -11,7 +11,7 @@ from test_climb import HOOKS, commit, make, plant, resolve, setup  # noqa: F401 
 from test_workflows import Team
 
 FOLDER = "teams/flight-delays"
-NAMES = ["cd", "ci", "continuous-training", "deploy", "monitor", "template"]
+NAMES = ["cd", "ci", "continuous-training", "monitor", "template"]
 
 
 def root(name: str) -> str:
@@ -38,7 +38,7 @@ def born(ladder: Ladder, repository: Path, level: str) -> Path:
 
 def test_workflows_are_where_github_looks(ladder, repository):
     project = born(ladder, repository, "2")
-    assert not (project / ".github").exists()
+    assert [path.name for path in (project / ".github").iterdir()] == ["actions"]
     assert not (project / ".git").exists()
     found = sorted(path.name for path in (repository / ".github/workflows").iterdir())
     assert found == [f"flight-delays-{name}.yml" for name in NAMES]
@@ -60,6 +60,8 @@ def test_workflows_are_where_github_looks(ladder, repository):
             if "uses" in job:
                 assert (repository / job["uses"].partition("#")[0].strip()).is_file()
             for step in steps:
+                if step.get("uses", "").startswith("./"):
+                    assert (repository / step["uses"] / "action.yml").is_file()
                 given = step.get("with", {})
                 assert given.get("context", FOLDER) == FOLDER
                 if "actions/upload-artifact@" in step.get("uses", ""):

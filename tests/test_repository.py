@@ -43,9 +43,11 @@ def test_workflows_hold_least_privilege_and_pins(workflows):
             for step in job.get("steps", []):
                 if step.get("uses", "").startswith("actions/checkout@"):
                     assert step["with"]["persist-credentials"] is False
+    root = workflows[0].parents[2]
+    for path in [*workflows, *root.glob(".github/actions/*/action.yml")]:
         for used in re.findall(r"uses: (.*)", path.read_text()):
             if used.startswith("./"):
-                assert (path.parents[2] / used.split()[0]).exists(), used
+                assert (root / used.split()[0]).exists(), used
                 continue
             assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", used), used
 

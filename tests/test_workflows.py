@@ -66,11 +66,38 @@ class Ran:
 
     @property
     def summary(self) -> str:
-        return "".join(re.findall(r"Summary - (.*?)(?=^\[)", self.log, re.M | re.S))
+        parts = re.findall(r"Summary - (.*?)(?=^\[)", self.log, re.M | re.S)
+        return "".join(dict.fromkeys(parts))  # act tells that of a composite action twice
 
     @property
     def title(self) -> str:
         return self.summary.partition("\n")[0]
+
+
+def isolate_secrets(clone: Path) -> None:
+    """Let a job see the secrets that it would on GitHub, for act gives all of them to every job.
+
+    Those of an environment come to a job that names it. A workflow that another one calls sees what is
+    passed to it, so nothing here; and its job's environment does not change that.
+    """
+    workflows = {path: path.read_text() for path in Path(clone, ".github/workflows").glob("*.yml")}
+    called = set(
+        re.findall(r"uses: \./\.github/workflows/([\w-]+\.yml)", "".join(workflows.values()))
+    )
+    for path, text in workflows.items():
+        head, mark, jobs = text.partition("\njobs:\n")
+        parts = []
+        for job in re.split(r"^(?=  [\w-]+:\n)", jobs, flags=re.M):
+            named = re.search(r"^    environment: (\w+)$", job, re.M)
+            if path.name in called:
+                job = re.sub(r"secrets\.(\w+)", r"secrets.NOT_PASSED__\1", job)
+            elif named:
+                job = re.sub(r"secrets\.(\w+)", rf"secrets.{named[1]}__\1", job)
+            parts.append(job)
+        path.write_text(head + mark + "".join(parts))
+    # act takes the clone for what is checked out, and a release is built of no changed files.
+    names = [path.relative_to(clone) for path in workflows]
+    run("git", "update-index", "--assume-unchanged", *names, cwd=clone)
 
 
 class Team:
@@ -127,17 +154,17 @@ class Team:
         artifacts: str = "artifacts",
         workflow: str = WORKFLOW,
         branch: str = "main",
+        secrets: dict[str, dict[str, str]] | None = None,
         **environment: str,
     ) -> Ran:
-        """Run a workflow of a branch, as the server would."""
+        """Run a workflow of a branch, as the server would; `secrets` are those of its environments."""
         clone = tempfile.mkdtemp(dir=self.folder)
         self.git("clone", "-q", "-b", branch, self.origin, clone)
-        used = set()
-        for path in Path(clone, ".github/workflows").iterdir():
-            jobs = yaml.safe_load(path.read_text())["jobs"].values()
-            used |= {
-                step["uses"] for job in jobs for step in job.get("steps", []) if "uses" in step
-            }
+        isolate_secrets(Path(clone))
+        for name, values in (secrets or {}).items():
+            options += tuple(w for k, v in values.items() for w in ("-s", f"{name}__{k}={v}"))
+        texts = [path.read_text() for path in Path(clone, ".github").rglob("*.yml")]
+        used = set(re.findall(r"uses: ([\w-]+/[\w./-]+@\w+)", "".join(texts)))
         command = [BIN / "act", event, "-W", workflow, "-s", "GITHUB_TOKEN=token", *options]
         command += ["-P", "ubuntu-24.04=-self-hosted", "--pull=false", "--no-cache-server"]
         command += ["--defaultbranch", "main", "--action-cache-path", self.folder / "runs"]
