@@ -8,6 +8,7 @@ not change; the batches are samples. reports/rehearsal/ keeps the reports.
 import json
 import logging
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -57,6 +58,7 @@ def derive(frame, time):
     found = _right(frame, time)
     return found.assign(**{c: 0.0 if found[c].dtype == float else "same" for c in found})
 """
+TOKEN = secrets.token_urlsafe()  # that a prediction takes
 REPORTS = ("monitor.html", "monitor.json", "decision.md", "gate.json", "triggers.json")
 
 log = logging.getLogger(__name__)
@@ -68,8 +70,9 @@ class Copy:
     def __init__(self, folder: Path) -> None:
         self.root, self.home = folder / "project", folder / "home"
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-        for name in ("PREDICTION_LOG_URL", "FEATURE_STORE_URL", "ALERT_WEBHOOK", "SERVICE_TOKEN"):
+        for name in ("PREDICTION_LOG_URL", "FEATURE_STORE_URL", "ALERT_WEBHOOK"):
             self.env.pop(name, None)
+        self.env["SERVICE_TOKEN"] = TOKEN
         self.env |= {"PYTHONPATH": str(self.root / "src"), "DELIVERY_HOME": str(self.home)}
         self.home.mkdir()
         kept = releases.home() / "environments"  # that of a release takes a while to make
@@ -124,7 +127,7 @@ class Traffic:
         self.bodies = requests(rows)
 
     def _run(self) -> None:
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
         with httpx.Client(base_url=self.url, timeout=30, headers=headers) as client:
             while not self.stop.is_set():
                 bodies = self.bodies

@@ -7,6 +7,8 @@ import sqlite3
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -23,7 +25,10 @@ from << cookiecutter.package_name >>.delivery.release import (
     releases,
     targets,
 )
-from << cookiecutter.package_name >>.delivery.service import routing
+from << cookiecutter.package_name >>.delivery.service import (
+    prediction_log,
+    routing,
+)
 from << cookiecutter.package_name >>.experiment import tracking
 from << cookiecutter.package_name >>.experiment.cli import main
 from << cookiecutter.package_name >>.experiment.errors import UserError
@@ -39,6 +44,15 @@ def url(env: str = "dev") -> str:
 def alias(name: str, params) -> str | None:
     found = find_version(tracking.connect(), params.register_.name, name)
     return str(found.version) if found else None
+
+
+def logged_requests(root: Path) -> set[str]:
+    with (
+        sqlite3.connect(releases.home() / "predictions.db") as database,
+        contextlib.suppress(sqlite3.OperationalError),  # it has no table yet
+    ):
+        return {found for (found,) in database.execute("SELECT request FROM predictions")}
+    return set()
 
 
 def report(root: Path, env: str = "dev") -> dict:
@@ -126,9 +140,32 @@ def test_releases_follow_each_other_without_a_gap(released, params, commit, monk
     assert report(released, "staging")["code"] == second["code"]
 
 
-def test_what_fails_its_checks_goes_back(released, params, commit, capsys):
-    """A release that answers otherwise than batch, one that is slow, one that does not start."""
+@contextlib.contextmanager
+def asked(body: bytes, where: str) -> Iterator[list]:
+    """The predictions that a client gets meanwhile, again and again for the same rows."""
+    stop, answers = threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            answer = httpx.post(where, content=body, headers=JSON, timeout=30).raise_for_status()
+            answers.append(answer.json()["predictions"])
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        try:
+            yield answers
+        finally:
+            stop.set()
+        asking.result()
+
+
+def test_what_fails_its_checks_answers_nobody(released, params, X, commit, capsys):
+    """A release that answers otherwise than batch, always or many rows; one that is slow, or does not start."""
     before = deployment.ready(url())
+    until = time.monotonic() + 60
+    httpx.post(f"{url()}/predict", content=checks.request(X), headers=JSON).raise_for_status()
+    while not logged_requests(released) and time.monotonic() < until:
+        time.sleep(0.1)
     package = released / "src" / settings.__package__.replace(".", "/")
     limits = released / "delivery.yaml"
     for name, old, new, why in [
@@ -136,7 +173,13 @@ def test_what_fails_its_checks_goes_back(released, params, commit, capsys):
             "service/routing.py",
             "scores.tolist()",
             "(scores + 0.01).tolist()",
-            "online and batch predictions differ",
+            "smoke test: online and batch predictions differ",
+        ),
+        (
+            "service/routing.py",
+            "scores.tolist()",
+            "(scores + 0.01 * (len(scores) > 50)).tolist()",
+            "recent requests: online and batch predictions differ",
         ),
         ("service/app.py", "def run(", "1 / 0\n\n\ndef run(", "is not ready"),
     ]:
@@ -144,7 +187,10 @@ def test_what_fails_its_checks_goes_back(released, params, commit, capsys):
         assert old in code
         (package / name).write_text(code.replace(old, new), encoding="utf-8")
         commit()
-        assert main(["deploy", "--env", "dev"]) == 1
+        with asked(checks.request(X.head(3)), f"{url()}/predict") as answers:
+            assert main(["deploy", "--env", "dev"]) == 1
+        assert len(answers) > 20
+        assert all(answer == answers[0] for answer in answers)
         said = capsys.readouterr().err
         assert why in said
         assert "rolled back to version 1" in said
@@ -158,24 +204,46 @@ def test_what_fails_its_checks_goes_back(released, params, commit, capsys):
     assert "load check: 40 requests, p99" in capsys.readouterr().err
     limits.write_text(settled, encoding="utf-8")
     commit()
-    assert deployment.ready(url())["image"] == before["image"]
+    assert deployment.ready(url()) == before
     assert alias("dev", params) == "1"
     assert report(released)["decision"] == "rolled back"
 
 
+def test_what_comes_back_has_its_own_environment(released, commit, monkeypatch, capsys):
+    """A deployment that fails at the very end had a token; the service that it brings back has none."""
+    before, smoke, tests = deployment.ready(url()), checks.smoke, []
+
+    def fails_at_last(*arguments) -> str:
+        tests.append(smoke(*arguments))
+        if len(tests) == 2:
+            raise UserError("the proxy before it is away")
+        return tests[0]
+
+    monkeypatch.setattr(checks, "smoke", fails_at_last)
+    monkeypatch.setenv("SERVICE_TOKEN", "for-the-test")
+    commit()
+    assert main(["deploy", "--env", "dev"]) == 1
+    assert "the proxy before it is away; rolled back to version 1" in capsys.readouterr().err
+    now = deployment.ready(url())
+    assert now["image"] == before["image"]
+    assert now["parent"] != before["parent"]
+    answer = httpx.post(f"{url()}/predict", content=b'{"rows": [{}]}', headers=JSON)
+    assert answer.status_code == 200
+
+
 def test_checks_alone_are_not_logged(released, X):
     """A deployment's own secret keeps them out; nobody else can hide a request."""
+    before = logged_requests(released)
     headers = JSON | {"X-Check": "deployment"}
-    asked = httpx.post(f"{url()}/predict", content=checks.request(X.head(1)), headers=headers)
-    found, until = [], time.monotonic() + 60
-    while not found and time.monotonic() < until:
+    answer = httpx.post(f"{url()}/predict", content=checks.request(X.head(1)), headers=headers)
+    until = time.monotonic() + 60
+    while logged_requests(released) == before and time.monotonic() < until:
         time.sleep(0.1)
-        with (
-            sqlite3.connect(releases.home() / "predictions.db") as database,
-            contextlib.suppress(sqlite3.OperationalError),  # it has no table yet
-        ):
-            found = database.execute("SELECT DISTINCT request FROM predictions").fetchall()
-    assert found == [(asked.json()["request"],)]
+    assert logged_requests(released) - before == {answer.json()["request"]}
+    assert main(["deploy", "--env", "dev"]) == 0
+    assert "rows as in batch" in report(released)["checks"][1]
+    time.sleep(2 * prediction_log.ROTATE_SECONDS)
+    assert logged_requests(released) - before == {answer.json()["request"]}
 
 
 def test_a_version_or_release_that_is_not_there_changes_nothing(released, params, capsys):

@@ -1,6 +1,7 @@
 """The service's feature store in memory: the numbers of the database, for every row."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 
 import httpx
@@ -115,6 +116,26 @@ def test_without_the_database_it_goes_on(history, database, tmp_path, caplog):
     assert (found.missed, ask(found, asked)) == (3, known)
 
 
+def test_a_service_is_not_ready_without_its_views(history, database):
+    """Views that are empty or too old are said; those of other columns do not count."""
+    features = online_features.OnlineFeatures(DATA, database(history.head(0)))
+    features.refresh()
+    assert features.lacking(["place_3h"]) == "view place_3h is empty: run the step `materialize`"
+    assert features.lacking(["temp"]) is None
+    feature_views.VIEWS[0] = dataclasses.replace(VIEWS[0], max_age="1D")
+    try:
+        features = online_features.OnlineFeatures(DATA, database(history))
+        features.refresh()
+        assert features.lacking(["both_2D"]) is None
+        assert "view place_3h is older than 1D" in features.lacking(["both_2D", "place_3h"])
+        ago = pd.Timestamp.now() - history["known"].max()
+        database(history.assign(time=history["time"] + ago, known=history["known"] + ago))
+        features.refresh()
+        assert features.lacking(["both_2D", "place_3h"]) is None
+    finally:
+        feature_views.VIEWS[0] = dataclasses.replace(VIEWS[0], max_age=None)
+
+
 def test_an_unknown_entity_or_time_has_no_value(history, database):
     found = online_features.OnlineFeatures(DATA, database(history))
     found.refresh()
@@ -134,7 +155,15 @@ def test_a_request_need_not_hold_what_the_store_knows(trained, params, X, tmp_pa
     monkeypatch.setenv("FEATURE_STORE_URL", f"sqlite:///{tmp_path / 'online.db'}")
     OnlineStore().materialize(floors.feature_store(params.data))
     running = app.Service(served, app.settings.Service(), data=params.data)
+
+    async def ready() -> httpx.Response:
+        transport = httpx.ASGITransport(running)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get("/ready")
+
+    assert "is empty" in asyncio.run(ready()).json()["detail"]
     running.online.refresh()
+    assert asyncio.run(ready()).status_code == 200
     given = X[list(served.kinds)]
     expected = predict(served.loaded.model, given)
 

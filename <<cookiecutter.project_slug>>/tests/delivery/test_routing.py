@@ -147,7 +147,7 @@ def test_it_follows_the_registry_and_refuses_what_cannot_serve(numbered):
 
     async def watch() -> None:
         following = asyncio.create_task(
-            registry_watcher.RegistryWatcher(running, find, numbered, 0.01).follow()
+            registry_watcher.RegistryWatcher(running, 0.01, find, numbered).follow()
         )
         while running.main.version != 77:
             await asyncio.sleep(0.01)
@@ -170,7 +170,7 @@ def test_a_version_whose_files_were_away_serves_later(numbered):
     async def watch() -> None:
         find = lambda: routing.Routes("2")  # noqa: E731
         following = asyncio.create_task(
-            registry_watcher.RegistryWatcher(running, find, serve, 0.01).follow()
+            registry_watcher.RegistryWatcher(running, 0.01, find, serve).follow()
         )
         while running.main.version != 2:
             await asyncio.sleep(0.01)

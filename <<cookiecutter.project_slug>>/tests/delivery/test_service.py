@@ -106,7 +106,7 @@ def test_a_derive_of_the_owners_is_scored_the_fast_way(
     monkeypatch.setattr(features, "derive", own_derive)
     model = train.fit(rows[0], params)
     assert "known_values" in model.named_steps["encode"].feature_names_in_
-    monkeypatch.setattr(scoring, "load_model", lambda *_: registry.Loaded(model, loaded.kinds))
+    monkeypatch.setattr(scoring, "read_model", lambda *_: registry.Loaded(model, loaded.kinds))
     served = app.ServedVersion(version, params)
     assert served.way()["way"] == "DataFrame and arrays", served.way()
     sent = given.mask(np.random.default_rng(0).random(given.shape) < 0.2)

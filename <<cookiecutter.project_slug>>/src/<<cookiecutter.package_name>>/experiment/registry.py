@@ -90,23 +90,34 @@ def load_model(source: Run | ModelVersion, params: Params) -> Loaded:
     Raises UserError if the files are not those that training logged, are not in skops format,
     hold a type that neither model.py nor `model.trusted_types` of params.yaml names, or no model.
     """
-    if isinstance(source, Run):
-        uri, tags = source.data.tags.get("model_uri"), source.data.tags
-        if uri is None:
-            raise UserError(
-                f"run {source.info.run_id} has no model: name a run of the step `train`"
-            )
-    else:
-        uri, tags = f"models:/{source.name}/{source.version}", source.tags
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            local = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
-        except OSError as error:
-            raise UserError(f"{uri}: its files cannot be read: {error}") from None
-        known = all((local / name).is_file() for name in FILES)
-        if known and not is_recorded(local, tags.get("model_sha256", "")):
-            raise UserError(f"{uri} is refused: its files are not those that training logged")
-        return read_model(local, params, uri)
+        return read_model(download(source, Path(folder)), params, _uri(source))
+
+
+def download(source: Run | ModelVersion, folder: Path) -> Path:
+    """Where the files of a model are, once they are below this folder.
+
+    Raises UserError if they are not those that training logged.
+    """
+    uri = _uri(source)
+    try:
+        files = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+    except OSError as error:
+        raise UserError(f"{uri}: its files cannot be read: {error}") from None
+    tags = source.data.tags if isinstance(source, Run) else source.tags
+    known = all((files / name).is_file() for name in FILES)
+    if known and not is_recorded(files, tags.get("model_sha256", "")):
+        raise UserError(f"{uri} is refused: its files are not those that training logged")
+    return files
+
+
+def _uri(source: Run | ModelVersion) -> str:
+    if isinstance(source, ModelVersion):
+        return f"models:/{source.name}/{source.version}"
+    uri = source.data.tags.get("model_uri")
+    if uri is None:
+        raise UserError(f"run {source.info.run_id} has no model: name a run of the step `train`")
+    return uri
 
 
 def read_model(folder: Path, params: Params, uri: str | None = None) -> Loaded:

@@ -48,19 +48,24 @@ def experiment_name(part: str = "") -> str:
     return name + part
 
 
-def connect(part: str = "") -> mlflow.MlflowClient:
-    """Point MLflow to the store and the project's experiment; raises UserError if it is away.
-
-    `part` is added to the experiment's name.
-    """
+def open_store() -> str:
+    """Point MLflow to the store, and return its address; nothing is asked of it yet."""
     quiet()
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{ROOT / 'mlflow.db'}"
     if redact(uri) != uri:  # of each run MLflow would print the whole address
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    name = experiment_name(part)
     mlflow.set_tracking_uri(uri)
+    return uri
+
+
+def connect(part: str = "") -> mlflow.MlflowClient:
+    """Point MLflow to the store and the project's experiment; raises UserError if it is away.
+
+    `part` is added to the experiment's name.
+    """
+    uri, name = open_store(), experiment_name(part)
     try:
         client = mlflow.MlflowClient()
         if client.get_experiment_by_name(name) is None:

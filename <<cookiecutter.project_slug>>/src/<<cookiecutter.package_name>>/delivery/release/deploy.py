@@ -1,6 +1,6 @@
-"""Deployment: roll out a release and a model in an environment, check them there, keep them or go back.
+"""Deployment: check a release and a model beside what an environment runs, and roll them out if they pass.
 
-The step `deploy --env staging` takes the release and the model that run in the environment before it; for
+Nobody is answered by a release that has not passed. The step `deploy --env staging` takes the release and the model that run in the environment before it; for
 the first environment it builds the release, and takes the champion. The alias with the environment's name
 is the version that serves there.
 """
@@ -8,15 +8,17 @@ is the version that serves there.
 import logging
 import time
 
+from ...continuous_training.features import materialize
 from ...experiment import reports, tracking
+from ...experiment.column_types import Kinds
 from ...experiment.errors import UserError
 from ...experiment.markdown import plain
-from ...experiment.params import load
+from ...experiment.params import Params, load
 from ...experiment.redaction import redact
-from ...experiment.registry import find_version, load_model, require_version
+from ...experiment.registry import find_version, require_version
 from .. import settings
-from ..service import routing
-from ..service.scoring import golden
+from ..service import online_features, routing
+from ..service.scoring import load_with_golden
 from . import build, checks, deployment, releases, targets
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,10 @@ def run(env: str, image: str | None, version: str | None, stop: bool = False) ->
         if before and passed is None and not (image and version):
             hint = "deploy there, or name image and version"
             raise UserError(f"{env}: nothing runs in {before}: {hint}")
+        if not (image or passed) and limits.environments[env].target == "kubernetes":
+            raise UserError(
+                f"{env}: name the digest of an image in {limits.image}: DIGEST=sha256:..."
+            )
         image = releases.checked(image or (passed.image if passed else build.build()))
         default = before if passed and before else "champion"
         deploy(env, target, image, version or default, limits)
@@ -48,20 +54,27 @@ def deploy(
     client = tracking.connect()
     name = params.register_.name
     new = require_version(client, name, version)
-    loaded = load_model(new, params)
+    loaded, rows = load_with_golden(new, params)
     release = deployment.Release(image, str(new.version))
     before = target.current()
     alias = find_version(client, name, env)
     record = {"environment": env, **release._asdict(), "decision": "rolled back", "checks": []}
     with tracking.decision(f"deploy version {new.version} to {env}") as run_id:
         try:
-            routing.set_canary(client, name, env, None)
-            routing.set_shadow(client, name, env, None)
-            client.set_registered_model_alias(name, env, str(new.version))
-            target.roll_out(release, limits.checks.ready)
-            rows = golden(new, loaded)
-            smoke = checks.smoke(target, release, loaded, rows)
-            record["checks"] = [smoke, checks.load(target, rows, limits.checks)]
+            materialize_lacking(params, loaded.kinds)
+            with target.trial(release, limits.checks.ready) as endpoint:
+                if endpoint is not None:
+                    url, most = releases.prediction_log_url(), limits.service.rows
+                    record["checks"] = [
+                        checks.smoke(endpoint, release, loaded, rows),
+                        checks.recent(endpoint, env, loaded, url, most),
+                        checks.load(endpoint, rows, limits.checks),
+                    ]
+                routing.set_canary(client, name, env, None)
+                routing.set_shadow(client, name, env, None)
+                client.set_registered_model_alias(name, env, str(new.version))
+                endpoint = target.roll_out(release, limits.checks.ready)
+                checks.smoke(endpoint, release, loaded, rows)
             record["code"] = deployment.ready(target.url)["code"]
             record["decision"] = "deployed"
         except BaseException as error:
@@ -80,6 +93,17 @@ def deploy(
         log.info("%s", text)
     seconds = time.perf_counter() - start
     log.info("%s: version %s in %.1f s: %s", env, release.version, seconds, target.url)
+
+
+def materialize_lacking(params: Params, kinds: Kinds) -> None:
+    """Fill the online feature store if it lacks views that a model takes, and the batches are here."""
+    features = online_features.for_model(params.data, kinds)
+    if features is None or not features.lacking(kinds):
+        return
+    try:
+        materialize.run()
+    except UserError as error:  # the release will not be ready, and says why
+        log.warning("the online feature store cannot be filled here: %s", error)
 
 
 def _restore(

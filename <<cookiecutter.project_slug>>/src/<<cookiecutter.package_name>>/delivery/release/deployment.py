@@ -1,6 +1,7 @@
 """What a deployment is: a release and a model version at a target, and whether it answers."""
 
 import logging
+from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
 import httpx
@@ -15,16 +16,29 @@ class Release(NamedTuple):
     version: str
 
 
+class Endpoint(NamedTuple):
+    """An address at which a release answers, and its secret: requests with it are not logged."""
+
+    url: str
+    check: str
+
+
 class Target(Protocol):
     """Where the releases of an environment run."""
 
     url: str
-    check: str  # the secret of the last roll-out: requests with it are not logged
 
     def current(self) -> Release | None:
         """What runs now; None if nothing does."""
 
-    def roll_out(self, release: Release, seconds: float) -> None:
+    def trial(self, release: Release, seconds: float) -> AbstractContextManager[Endpoint | None]:
+        """Let a release answer with its version beside what runs, at an address that nobody else knows.
+
+        None if the release is one of version 0.1.0, which cannot. UserError if it is not ready in so many
+        seconds.
+        """
+
+    def roll_out(self, release: Release, seconds: float) -> Endpoint:
         """Replace what runs by this release; UserError if it is not ready in so many seconds."""
 
     def stop(self) -> None:
@@ -37,3 +51,11 @@ def ready(url: str) -> dict:
         return httpx.get(f"{url}/ready", timeout=5).raise_for_status().json()
     except (httpx.HTTPError, ValueError):
         return {}
+
+
+def reason(url: str) -> str:
+    """Why a service that answers is not ready; nothing if none answers there."""
+    try:
+        return f": {httpx.get(f'{url}/ready', timeout=5).json()['detail']}"
+    except (httpx.HTTPError, ValueError, KeyError):
+        return ""

@@ -21,6 +21,9 @@ from ...experiment.redaction import redact
 # Variables of a running release: its digest, and the commit that it was built from.
 IMAGE, COMMIT = "RELEASE_IMAGE", "RELEASE_COMMIT"
 CHECK = "CHECK_TOKEN"  # variable with the secret of the checks, whose requests are not logged
+# Variables of a release that is tried: the version that it answers with, whatever the alias says; and the
+# port where its supervisor lets it listen, until the signal SIGUSR1 ends the trial.
+VERSION, TRIAL_PORT = "MODEL_VERSION", "TRIAL_PORT"
 DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 import uvicorn
-from fastapi import Depends, FastAPI, Response
+from fastapi import Depends, FastAPI, HTTPException, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.security import HTTPBearer
 
@@ -29,18 +29,18 @@ from ...experiment import tracking
 from ...experiment.column_types import Kinds
 from ...experiment.errors import UserError, sentence
 from ...experiment.params import ROOT, Data, load
-from ...experiment.registry import require_version
 from .. import settings
-from ..release.releases import CHECK, COMMIT, IMAGE, checked
+from ..release.releases import CHECK, COMMIT, IMAGE, VERSION, checked
 from .metrics import Metrics
 from .online_features import OnlineFeatures, view_names
 from .prediction_log import Journal, PredictionTable
 from .registry_watcher import RegistryWatcher
 from .request_schema import REFUSALS, Answer, RefusedError, RequestSchema
-from .routing import CanarySplit, Routes, RowScore, Shadow, VersionScorer, read_routes
+from .routing import CanarySplit, Routes, RowScore, Shadow, VersionScorer
 from .scoring import ServedVersion
 from .sockets import DrainingServer, host_name, host_names, listen
 from .supervisor import PARENT, end_with
+from .version_store import VersionStore
 
 if sys.platform == "win32":
     from asyncio import run as run_loop
@@ -254,9 +254,14 @@ class Service:
             scoring, refused = self.main.served.way(), sorted(self.refused)
             return {"status": "ok", "scoring": scoring, "registry": registry, "refused": refused}
 
-        @api.get("/ready")
+        @api.get(
+            "/ready",
+            responses={503: {"description": "the feature store lacks what the model takes"}},
+        )
         def ready() -> dict[str, Any]:
             """It answers, and with which versions; `share` is the canary's, in percent."""
+            if self.online and (lacking := self.online.lacking(self.looked_up)):
+                raise HTTPException(503, f"the online feature store: {lacking}")
             canary = self.canary and self.canary.version
             shadow = self.shadow and self.shadow.scorer.version
             versions = {"version": self.main.version, "canary": canary, "shadow": shadow}
@@ -296,17 +301,23 @@ def _same(headers: dict[bytes, bytes], name: bytes, secret: bytes) -> bool:
 
 def run(env: str, port: int) -> None:
     """Serve the model of an environment on a port until SIGTERM; raises UserError if it cannot."""
+    if sys.platform == "win32":
+        raise UserError(
+            "the service runs on Linux and macOS: on Windows start it in WSL, or its image"
+        )
     sys.setswitchinterval(0.001)  # seconds: requests wait less for the threads of log and registry
     params, limits = load(), settings.load()
     settings.before(env, limits)
     if image := os.environ.get(IMAGE):
         checked(image)
-    client, name = tracking.connect(), params.register_.name
-
-    def load_version(number: str) -> ServedVersion:
-        return ServedVersion(require_version(client, name, number), params)
-
-    served, journal = load_version(env), None
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds
+    tracking.open_store()
+    models = Path(os.environ.get("MODEL_CACHE") or ROOT / ".delivery/models") / env
+    store, name = VersionStore(env, params, models), params.register_.name
+    fixed = os.environ.get(VERSION)  # of a release that is tried before it answers anybody
+    routes = Routes(fixed) if fixed else store.start()
+    served, journal = store.load(str(routes.main)), None
     if url := os.environ.get("PREDICTION_LOG_URL"):
         folder = Path(os.environ.get("PREDICTION_JOURNAL") or ROOT / ".delivery/journal")
         journal = Journal(folder, PredictionTable(url), env, limits.service.journal)
@@ -314,6 +325,7 @@ def run(env: str, port: int) -> None:
         log.warning("predictions are not logged: PREDICTION_LOG_URL names no database")
     host = os.environ.get("SERVICE_HOST", "127.0.0.1")
     service = Service(served, limits.service, name, journal, params.data, host_names(host))
+    service.follows_registry = not store.away
     service.refresh()
     log.info("%s version %d: http://%s:%d", name, served.version, host, port)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -322,9 +334,9 @@ def run(env: str, port: int) -> None:
         options: dict[str, Any] = {"log_level": "warning", "lifespan": "off"}
         options["timeout_graceful_shutdown"] = SHUTDOWN_SECONDS
         server = DrainingServer(uvicorn.Config(service, **options))
-        routes = lambda: read_routes(client, name, env)  # noqa: E731
-        watcher = RegistryWatcher(service, routes, load_version, limits.service.follow)
-        await watcher.follow_once()  # a canary answers from the first request on
+        where = ((lambda: routes), store.load) if fixed else (store.routes, store.load, store.keep)
+        watcher = RegistryWatcher(service, limits.service.follow, *where)
+        await watcher.take(routes)  # a canary answers from the first request on
         tasks = [asyncio.create_task(watcher.follow())]
         if parent := os.environ.get(PARENT):
             tasks.append(asyncio.create_task(end_with(int(parent))))

@@ -32,6 +32,15 @@ Filler = Callable[[list[tuple]], tuple[list, list[dict[str, float | None]]]]
 log = logging.getLogger(__name__)
 
 
+def for_model(data: Data, kinds: Kinds) -> "OnlineFeatures | None":
+    """The views as the database has them now; None if a model with these inputs takes none of them."""
+    if not kinds.keys() & set(view_names(data)):
+        return None
+    features = OnlineFeatures(data)
+    features.refresh()
+    return features
+
+
 def view_names(data: Data) -> tuple[str, ...]:
     """The columns of the feature views, which a request need not hold."""
     return tuple(view.name for view in feature_views.VIEWS) if data.time else ()
@@ -98,8 +107,21 @@ class OnlineFeatures:
             reason = redact(" ".join(str(error.__cause__ or error).split()))[:300]
             self._warn(f"it cannot be read (FEATURE_STORE_URL): {reason}")
             return
-        filled = any(sums.entities for sums in self.sums.values())
-        self._warn("" if filled else "it is empty: run the step `materialize`")
+        self._warn(self.lacking(self.sums) or "")
+
+    def lacking(self, columns: Iterable[str]) -> str | None:
+        """What the views of these columns lack, in words: rows, or new enough ones; None if nothing."""
+        for view in (view for view in feature_views.VIEWS if view.name in columns):
+            newest = self.sums[view.name].newest
+            if not newest:
+                return f"view {view.name} is empty: run the step `materialize`"
+            if view.max_age is not None:
+                age = datetime.now() - (EPOCH + newest * MICROSECOND)
+                if age > pd.Timedelta(view.max_age):
+                    return (
+                        f"view {view.name} is older than {view.max_age}: run the step `materialize`"
+                    )
+        return None
 
     def _warn(self, warning: str) -> None:
         """Log a warning once."""

@@ -6,11 +6,11 @@ away or the process is killed: the files stay, and are shipped later.
 """
 
 import contextlib
-import fcntl
 import itertools
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +20,9 @@ import msgspec
 import sqlalchemy as sql
 
 from ...continuous_training.features.online import database
+
+if sys.platform != "win32":  # where no service runs, but what it has logged is read
+    import fcntl
 
 ROTATE_SECONDS = 0.5  # that a file of the journal grows before it is shipped
 RETRY_SECONDS = 2.0  # until a database that is away is tried again

@@ -49,15 +49,17 @@ class RegistryWatcher:
     def __init__(
         self,
         service: Follower,
+        seconds: float,
         read_routes: Callable[[], Routes],
         load_version: Callable[[str], ServedVersion],
-        seconds: float,
+        keep: Callable[[Routes], None] = lambda routes: None,
     ) -> None:
         self.service, self.seconds = service, seconds
-        self.read_routes, self.load_version = read_routes, load_version
+        self.read_routes, self.load_version, self.keep = read_routes, load_version, keep
         self.retry_at: dict[str, float] = {}  # refused version -> when it is tried again
         self.pauses: dict[str, float] = {}  # refused version -> seconds
         self.reading: asyncio.Future | None = None
+        self.followed = False  # any routes yet
 
     async def follow(self) -> None:
         """Look at the registry and the online feature store every few seconds, for ever."""
@@ -78,7 +80,13 @@ class RegistryWatcher:
             service.follows_registry = False
             return
         service.follows_registry = True
-        changed = routes != service.routes
+        await self.take(routes)
+
+    async def take(self, routes: Routes) -> None:
+        """Load the versions of these routes, and answer with them."""
+        service = self.service
+        changed = routes != service.routes or not self.followed
+        self.followed = True
         for number in {*routes.versions()} - service.loaded.keys():
             if self.retry_at.get(number, 0) <= time.monotonic():
                 changed |= await self._load(number, routes.main)
@@ -87,6 +95,7 @@ class RegistryWatcher:
         service.route(routes)
         main = str(service.main.version)
         canary = routes.canary if routes.canary in service.loaded else None
+        self.keep(routes._replace(main=main))
         log.info("version %s answers; canary %s: %g %%", main, canary, routes.share)
         for number in service.loaded.keys() - {main, *routes.versions()}:
             close = service.loaded.pop(number).batcher.close
@@ -113,6 +122,11 @@ class RegistryWatcher:
 
 
 def in_thread(function: Callable[[], Any]) -> asyncio.Future:
+    """`in_background`, to be awaited."""
+    return asyncio.wrap_future(in_background(function))
+
+
+def in_background(function: Callable[[], Any]) -> concurrent.futures.Future:
     """What a function returns, from a thread that the end of the process does not wait for."""
     result: concurrent.futures.Future = concurrent.futures.Future()
 
@@ -124,4 +138,4 @@ def in_thread(function: Callable[[], Any]) -> asyncio.Future:
             result.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    return asyncio.wrap_future(result)
+    return result

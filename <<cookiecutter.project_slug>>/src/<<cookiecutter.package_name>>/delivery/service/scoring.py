@@ -16,7 +16,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
@@ -25,30 +24,34 @@ from ...experiment.column_types import canonical
 from ...experiment.errors import UserError
 from ...experiment.evaluate import predict
 from ...experiment.params import Params
-from ...experiment.registry import Loaded, load_model
+from ...experiment.registry import Loaded, download, read_model
 from .request_schema import frame
 
 INLINE_ROWS = 200  # a request with more rows is scored in a thread, not on the event loop
 
 
-def golden(version: ModelVersion, loaded: Loaded) -> pd.DataFrame:
-    """The rows (n, inputs) that training kept with the model as an example of its input."""
-    uri = f"models:/{version.name}/{version.version}"
+def load_with_golden(
+    version: ModelVersion, params: Params, files: Path | None = None
+) -> tuple[Loaded, pd.DataFrame]:
+    """A model, and the golden rows (n, inputs): those that training kept with it as an example of its input.
+
+    `files` is the folder that holds them, if they have been downloaded; UserError as in `load_model`.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
-        given = json.loads((path / "input_example.json").read_text(encoding="utf-8"))
-    return canonical(pd.DataFrame(given["data"], columns=given["columns"]), loaded.kinds)
+        files = files or download(version, Path(folder))
+        loaded = read_model(files, params, f"models:/{version.name}/{version.version}")
+        given = json.loads((files / "input_example.json").read_text(encoding="utf-8"))
+    return loaded, canonical(pd.DataFrame(given["data"], columns=given["columns"]), loaded.kinds)
 
 
 class ServedVersion:
     """A version of the model, loaded and checked; raises UserError if it may not serve."""
 
-    def __init__(self, version: ModelVersion, params: Params) -> None:
+    def __init__(self, version: ModelVersion, params: Params, files: Path | None = None) -> None:
         self.version = int(version.version)
         self.lineage = {key: version.tags.get(key) for key in ("commit", "data", "trigger")}
-        self.loaded: Loaded = load_model(version, params)
+        self.loaded, example = load_with_golden(version, params, files)
         self.kinds = self.loaded.kinds
-        example = golden(version, self.loaded)
         if not np.isfinite(predict(self.loaded.model, example)).all():
             raise UserError(f"version {version.version} is refused: its answers are no numbers")
         self.fast, self.slow_because = _fast(self.loaded, example)
