@@ -59,7 +59,7 @@ frame.assign(late=frame["late"].sample(frac=1, random_state=0).to_numpy()).to_pa
 FIRST = """
 from flight_delays.experiment import tracking
 from flight_delays.experiment.cli import main
-for step in (["train"], ["evaluate"], ["register", "--run", "last"]):
+for step in (["train"], ["evaluate"], ["register", "--run", "last"], ["materialize"]):
     assert main(step) == 0
 tracking.connect().set_registered_model_alias("flight-delays", "production", "1")
 """

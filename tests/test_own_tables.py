@@ -87,7 +87,9 @@ def scores_a_file(owner: Owner) -> None:
     owner.make("data", "train", "evaluate", "register")
     source = owner.newest.relative_to(owner.project)
     owner.make("predict", f"INPUT={source}", "OUTPUT=predictions/scored.parquet")
-    assert (owner.project / "predictions/scored.parquet").stat().st_size > 1000
+    assert (
+        owner.project / "predictions/scored.parquet"
+    ).stat().st_size > 500  # of hundreds of rows
     assert (owner.project / "reports/model-card-v1.md").exists()
 
 

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,12 +155,18 @@ class Team:
         workflow: str = WORKFLOW,
         branch: str = "main",
         secrets: dict[str, dict[str, str]] | None = None,
+        change: Callable[[str], str] = str,
         **environment: str,
     ) -> Ran:
-        """Run a workflow of a branch, as the server would; `secrets` are those of its environments."""
+        """Run a workflow of a branch, as the server would; `secrets` are those of its environments.
+
+        `change` is applied to the text of the workflow.
+        """
         clone = tempfile.mkdtemp(dir=self.folder)
         self.git("clone", "-q", "-b", branch, self.origin, clone)
         isolate_secrets(Path(clone))
+        path = Path(clone, workflow)
+        path.write_text(change(path.read_text()))
         for name, values in (secrets or {}).items():
             options += tuple(w for k, v in values.items() for w in ("-s", f"{name}__{k}={v}"))
         texts = [path.read_text() for path in Path(clone, ".github").rglob("*.yml")]

@@ -25,10 +25,7 @@ from << cookiecutter.package_name >>.delivery.release import (
     releases,
     targets,
 )
-from << cookiecutter.package_name >>.delivery.service import (
-    prediction_log,
-    routing,
-)
+from << cookiecutter.package_name >>.delivery.service import routing
 from << cookiecutter.package_name >>.experiment import tracking
 from << cookiecutter.package_name >>.experiment.cli import main
 from << cookiecutter.package_name >>.experiment.errors import UserError
@@ -46,13 +43,24 @@ def alias(name: str, params) -> str | None:
     return str(found.version) if found else None
 
 
-def logged_requests(root: Path) -> set[str]:
+def logged_requests() -> set[str]:
+    """The requests in the prediction log, once the journal waits with none."""
+    until = time.monotonic() + 60
+    while any(_size(path) for path in (releases.home() / "journal/dev").glob("*.jsonl")):
+        assert time.monotonic() < until
+        time.sleep(0.05)
     with (
         sqlite3.connect(releases.home() / "predictions.db") as database,
         contextlib.suppress(sqlite3.OperationalError),  # it has no table yet
     ):
         return {found for (found,) in database.execute("SELECT request FROM predictions")}
     return set()
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):  # it was shipped
+        return path.stat().st_size
+    return 0
 
 
 def report(root: Path, env: str = "dev") -> dict:
@@ -162,10 +170,8 @@ def asked(body: bytes, where: str) -> Iterator[list]:
 def test_what_fails_its_checks_answers_nobody(released, params, X, commit, capsys):
     """A release that answers otherwise than batch, always or many rows; one that is slow, or does not start."""
     before = deployment.ready(url())
-    until = time.monotonic() + 60
     httpx.post(f"{url()}/predict", content=checks.request(X), headers=JSON).raise_for_status()
-    while not logged_requests(released) and time.monotonic() < until:
-        time.sleep(0.1)
+    assert logged_requests()
     package = released / "src" / settings.__package__.replace(".", "/")
     limits = released / "delivery.yaml"
     for name, old, new, why in [
@@ -233,17 +239,13 @@ def test_what_comes_back_has_its_own_environment(released, commit, monkeypatch, 
 
 def test_checks_alone_are_not_logged(released, X):
     """A deployment's own secret keeps them out; nobody else can hide a request."""
-    before = logged_requests(released)
+    before = logged_requests()
     headers = JSON | {"X-Check": "deployment"}
     answer = httpx.post(f"{url()}/predict", content=checks.request(X.head(1)), headers=headers)
-    until = time.monotonic() + 60
-    while logged_requests(released) == before and time.monotonic() < until:
-        time.sleep(0.1)
-    assert logged_requests(released) - before == {answer.json()["request"]}
+    assert logged_requests() - before == {answer.json()["request"]}
     assert main(["deploy", "--env", "dev"]) == 0
     assert "rows as in batch" in report(released)["checks"][1]
-    time.sleep(2 * prediction_log.ROTATE_SECONDS)
-    assert logged_requests(released) - before == {answer.json()["request"]}
+    assert logged_requests() - before == {answer.json()["request"]}
 
 
 def test_a_version_or_release_that_is_not_there_changes_nothing(released, params, capsys):

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ... import feature_views
 from ...continuous_training import settings as training
-from ...continuous_training.decision import challenger, degradation
+from ...continuous_training.decision import challenger, degradation, history
 from ...experiment import tracking
 from ...experiment.column_types import Kinds
 from ...experiment.errors import UserError
@@ -220,7 +220,8 @@ def _days_since_fitted(own: VersionLog, params: Params, now: float) -> float | N
 def decisions(env: str, since: float) -> list[dict[str, Any]]:
     """Promotions, refusals, rollbacks and deployments since then: `{time, decision, version}`, oldest first."""
     events = []
-    runs = tracking.last_runs("tags.decision != ''", MAX_DECISIONS, "-decisions", failed=True)
+    wanted = f"tags.decision != '' and tags.decision != '{history.UNCHANGED}'"
+    runs = tracking.last_runs(wanted, MAX_DECISIONS, "-decisions", failed=True)
     for run in reversed(runs):
         seconds = (run.info.end_time or run.info.start_time) / 1000
         tags = run.data.tags

@@ -310,6 +310,9 @@ def run(env: str, port: int) -> None:
     settings.before(env, limits)
     if image := os.environ.get(IMAGE):
         checked(image)
+    os.chdir(
+        ROOT
+    )  # MLflow asks where it is, and a release that was built anew has replaced its folder
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds
     tracking.open_store()

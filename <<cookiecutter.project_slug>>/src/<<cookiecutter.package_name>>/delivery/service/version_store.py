@@ -24,7 +24,7 @@ from .registry_watcher import in_background
 from .routing import Routes, read_routes
 from .scoring import ServedVersion
 
-START_SECONDS = 3  # that a start waits for the registry, if there is something on the disk
+START_SECONDS = 10  # that a start waits for the registry, if there is something on the disk
 
 log = logging.getLogger(__name__)
 
