@@ -86,6 +86,7 @@ def test_the_champion_of_level_0_is_the_first_to_beat(task, make_project, batche
     assert gate(project)["decision"] == "promoted"  # the feature views see to that
     assert "nothing to do" in step(project, "retrain").stderr
     if task == "classification":
+        labels_that_come_late(project)
         reproduced_after_a_squash(project)
     assert "version 1 is the champion again" in step(project, "rollback").stderr
     assert "was rolled back" in step(project, "retrain", "--demand").stderr
@@ -141,6 +142,30 @@ def test_each_edit_of_the_owner_retrains(make_project, batches):
     (project / "README.md").write_text("Ours.\n")
     commit(project)
     assert "nothing to do: no trigger fired" in step(project, "retrain").stderr
+
+
+BLANK = """
+import pandas as pd
+frame = pd.read_parquet("data/raw/2013-04.parquet")
+late = frame["scheduled_departure"] >= "2013-04-25"
+frame.assign(late=frame["late"].where(~late)).to_parquet("data/raw/2013-04.parquet", index=False)
+"""
+
+
+def labels_that_come_late(project):
+    """They change only the rows held out: that is decided anew, and learnt; then the trigger is silent."""
+    batch = project / "data/raw/2013-04.parquet"
+    whole, before = batch.read_bytes(), gate(project)
+    run(project / ".venv/bin/python", "-c", BLANK, cwd=project)
+    for rows in ("fewer", "all"):
+        commit(project)
+        said = step(project, "retrain").stderr
+        assert "replaced: 2013-04.parquet" in said, rows
+        decision = gate(project)
+        assert decision["decision"] == "promoted", rows
+        assert (decision["holdout"]["rows"] < before["holdout"]["rows"]) is (rows == "fewer")
+        assert "no trigger fired" in step(project, "retrain").stderr
+        batch.write_bytes(whole)
 
 
 # A batch in DVC's cache, with its modes: DVC takes it for what its name says.

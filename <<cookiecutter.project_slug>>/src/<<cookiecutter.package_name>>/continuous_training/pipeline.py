@@ -114,14 +114,17 @@ def prepared() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def record(params: Params, **tags: str) -> Run:
-    """The challenger's run in MLflow: found by the digest of its model, else logged now with `tags`.
+    """The challenger's run in MLflow: found by the digests of its model and rows, else logged now with `tags`.
 
-    A model can come out of DVC's cache or remote, into a store that has never seen its training.
+    The same model on other rows held out, whose labels came late, is another challenger. A model can come out of DVC's cache or remote, into a store that has never seen its training.
     """
     client = tracking.connect()
-    digest, clean = _locked("train", "outs", FOLDER), tracking.commit()["dirty"] == "false"
-    wanted = f"tags.dvc_model = '{digest}'" + (" and tags.dirty = 'false'" if clean else "")
-    training = tracking.last_run(f"{wanted} and tags.step = 'train'")
+    tags["dvc_model"] = str(_locked("train", "outs", FOLDER))
+    tags["dvc_prepared"] = str(_locked("prepare", "outs", "data/prepared"))
+    same = [f"tags.{key} = '{tags[key]}'" for key in ("dvc_model", "dvc_prepared")]
+    if tracking.commit()["dirty"] == "false":
+        same.append("tags.dirty = 'false'")
+    training = tracking.last_run(" and ".join([*same, "tags.step = 'train'"]))
     if training is not None:
         return training
     train, holdout = prepared()
@@ -129,9 +132,7 @@ def record(params: Params, **tags: str) -> Run:
     metrics = {f"train_{name}": value for name, value in score(model, train, params).items()}
     metrics |= {f"test_{name}": value for name, value in score(model, holdout, params).items()}
     paths = dataset.batches(params.data)
-    run_id = tracking.log_training(
-        model, train, holdout, metrics, paths, params, dvc_model=str(digest), **tags
-    )
+    run_id = tracking.log_training(model, train, holdout, metrics, paths, params, **tags)
     for file in sorted((ROOT / "reports/challenger").iterdir()):
         tracking.keep(client, run_id, file, "evaluation/test")
     times = ROOT / TIMES

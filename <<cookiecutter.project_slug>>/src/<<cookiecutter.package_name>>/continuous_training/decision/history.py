@@ -18,6 +18,8 @@ from ...experiment.params import ROOT, Params
 from ..settings import Settings
 from ..stages import code
 
+UNCHANGED = "unchanged"  # the decision, if there was nothing to decide
+
 
 class State(NamedTuple):
     """What a decision depends on: the batches (name -> SHA-256), their digest, that of the recipe."""
@@ -43,21 +45,23 @@ def recipe(params: Params, limits: Settings) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def past(count: int) -> list[Run]:
-    """The last promotions and refusals, newest first."""
-    decisions = tracking.last_runs("tags.recipe != ''", count, "-decisions")
-    return [run for run in decisions if run.data.tags["decision"] in ("promoted", "refused")]
+def last() -> Run | None:
+    """The last decision: a promotion, a refusal, or that there was nothing to decide."""
+    return next(iter(tracking.last_runs("tags.recipe != ''", 1, "-decisions")), None)
 
 
 def decided(state: State, champion: ModelVersion | None) -> bool:
     """Whether the last decision, or the champion, is about this data and recipe."""
-    tags = [run.data.tags for run in past(1)] + ([champion.tags] if champion else [])
+    before = last()
+    tags = [before.data.tags] if before else []
+    tags += [champion.tags] if champion else []
     return any((t.get("data"), t.get("recipe")) == (state.data, state.recipe) for t in tags)
 
 
 def refusals(recipe: str, enough: int) -> int:
     """How many refusals of this recipe there were in a row until now, counted up to `enough`."""
-    runs = past(enough) if enough else []
+    wanted = f"tags.recipe != '' and tags.decision != '{UNCHANGED}'"
+    runs = tracking.last_runs(wanted, enough, "-decisions") if enough else []
     same = [r.data.tags["decision"] == "refused" and r.data.tags["recipe"] == recipe for r in runs]
     return [*same, False].index(False)
 
@@ -113,7 +117,19 @@ def log(
     tracking.keep_text(client, run_id, "gate.json", reports.as_json(written))
     for name, value in seconds.items():
         client.log_metric(run_id, f"seconds_{name}", value)
-    tags = {key: written[key] for key in ("decision", "trigger", "commit", "data")}
-    tags |= {"version": str(written["challenger"]["version"]), "recipe": state.recipe}
-    for key, value in (tags | {"judged_run": written["challenger"]["run_id"]}).items():
+    tags = {key: written[key] for key in ("decision", "trigger", "commit")}
+    tags |= {"version": str(written["challenger"]["version"])}
+    _tag(client, run_id, tags | {"judged_run": written["challenger"]["run_id"]}, state)
+
+
+def log_unchanged(client: mlflow.MlflowClient, why: str, judged: Run, state: State) -> None:
+    """Keep that there was nothing to decide about this data and recipe, so that no trigger fires for them."""
+    with tracking.decision("nothing to do") as run_id:
+        tags = {"decision": UNCHANGED, "reason": why, "judged_run": judged.info.run_id}
+        _tag(client, run_id, tags, state)
+
+
+def _tag(client: mlflow.MlflowClient, run_id: str, tags: dict[str, str], state: State) -> None:
+    tracking.keep_text(client, run_id, "batches.json", reports.as_json(state.batches))
+    for key, value in (tags | {"data": state.data, "recipe": state.recipe}).items():
         client.set_tag(run_id, key, value)

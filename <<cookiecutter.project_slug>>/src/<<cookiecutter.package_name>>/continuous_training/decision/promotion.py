@@ -40,6 +40,8 @@ def decide(
     if settled is not None:
         log.info("nothing to do: %s", settled)
         history.say(f"nothing to do: {settled}", [])
+        if not history.decided(state, champion):
+            history.log_unchanged(client, settled, judged, state)
         return
     (ROOT / "reports/gate.json").unlink(missing_ok=True)  # it is of another decision
     rows, loaded = pipeline.prepared(), None if champion is None else load_model(champion, params)

@@ -8,14 +8,20 @@ import logging
 
 from ...experiment import tracking
 from ...experiment.errors import UserError
-from ...experiment.params import load
+from ...experiment.params import Params, load
 from ...experiment.registry import find_version, load_model, require_version
+from ..lock import alone
 
 log = logging.getLogger(__name__)
 
 
 def run() -> None:
     params = load()
+    with alone():
+        _roll_back(params)
+
+
+def _roll_back(params: Params) -> None:
     client, name = tracking.connect(), params.register_.name
     champion = require_version(client, name, "champion")
     before = find_version(client, name, champion.tags.get("previous_version", "none"))

@@ -45,17 +45,14 @@ def ask(
     reported: Answer | None = None,
 ) -> list[Answer]:
     """The answers of demand, schedule, new_data, degradation and drift; `told` is that of monitoring."""
-    rules, last = limits.triggers, next(iter(history.past(1)), None)
+    rules, last = limits.triggers, history.last()
     answers = [_demand(demanded, last, state)]
     if history.decided(state, champion):
         old = "this data and recipe are decided"
         answers += [Answer(n, False, old) for n in ("schedule", "new_data", "degradation", "drift")]
         return answers
     answers.append(_schedule(rules.schedule, last))
-    before = champion.run_id if champion else None
-    if last is not None:
-        before = last.data.tags["judged_run"]
-    answers.append(_new_data(rules.new_data, before, state))
+    answers.append(_new_data(rules.new_data, _batches_before(champion, last), state))
     from ..drift import drift  # which import much; when nothing is new they are not asked
     from . import degradation
 
@@ -103,8 +100,9 @@ def _demand(demanded: bool, last: Run | None, state: history.State) -> Answer:
     if last is None:
         return Answer("demand", True, "the gate has not decided anything yet")
     if last.data.tags["recipe"] != state.recipe:
-        version = last.data.tags["version"]
-        return Answer("demand", True, f"code or settings changed since version {version}")
+        version = last.data.tags.get("version")
+        since = f"version {version}" if version else "the last decision"
+        return Answer("demand", True, f"code or settings changed since {since}")
     return Answer("demand", False, "nobody asked, and code and settings are as they were")
 
 
@@ -117,12 +115,20 @@ def _schedule(days: int | None, last: Run | None) -> Answer:
     )
 
 
-def _new_data(on: bool, before: str | None, state: history.State) -> Answer:
-    """Which batches differ from those of the run `before`."""
-    known: dict[str, str] = {}
-    if before is not None:
-        with tracking.artifact(tracking.find_run(before), "batches.json") as path:
-            known = json.loads(path.read_text(encoding="utf-8")) if path else {}
+def _batches_before(champion: ModelVersion | None, last: Run | None) -> dict[str, str]:
+    """The batches of the last decision, else of the champion: name -> SHA-256."""
+    runs = [last] if last else []
+    runs += [tracking.find_run(last.data.tags["judged_run"])] if last else []  # from before 0.2.0
+    runs += [tracking.find_run(champion.run_id)] if champion and not last else []
+    for run in runs:
+        with tracking.artifact(run, "batches.json") as path:
+            if path:
+                return json.loads(path.read_text(encoding="utf-8"))
+    return {}
+
+
+def _new_data(on: bool, known: dict[str, str], state: history.State) -> Answer:
+    """Which batches differ from those that were known before (name -> SHA-256)."""
     now, newest = state.batches, max((Path(name).stem for name in known), default="")
     unknown = [name for name in now if name not in known]
     changes = {
