@@ -29,7 +29,7 @@ if __name__ == "__main__":
         version.name, version.source, version.run_id, tags=version.tags
     )
     routing.set_canary(client, version.name, "dev", str(other.version), 10)
-    example = scoring.golden(version, registry.load_model(version, settings))
+    _, example = scoring.load_with_golden(version, settings)
     sent = example.drop(columns=[v.name for v in views.VIEWS if v.name in example])
     for rows in (1, 100):
         for path, key, frame in (
