@@ -84,7 +84,13 @@ def test_nothing_that_runs_shows_a_secret(tmp_path, environment):
         env |= {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         with mlflow_server(tmp_path, environment, database) as uri:
             env["MLFLOW_TRACKING_URI"] = with_secret(uri)
-            for words in (["train"], ["evaluate"], ["register", "--run", "last"], ["ui"]):
+            for words in (
+                ["train"],
+                ["evaluate"],
+                ["register", "--run", "last"],
+                ["materialize"],
+                ["ui"],
+            ):
                 done = step(project, *words, **env)
                 said.append(done.stdout + done.stderr)
             code = [project / ".venv/bin/python", "-c", ALIAS]
