@@ -25,8 +25,8 @@ from test_stores import postgres
 
 ENVIRONMENTS = ("dev", "staging", "production")
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not here")
-WRONG = """
-        scores = 0 * scores + 0.5"""
+GOOD = "        self.scored.inc(len(chosen))"
+WRONG = "        scores = 0 * scores + 0.5"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ class OnKubernetes:
             "PREDICTION_LOG_URL": f"sqlite:///{self.stores}/predictions.db",
             "FEATURE_STORE_URL": f"sqlite:///{self.stores}/online.db",
         }
-        write_kubectl(folder, project / ".venv/bin/python")
+        write_kubectl(folder)
         self.cluster = Cluster(folder, project / "Dockerfile", self.pull)
         self.cluster.listen("flight-delays-dev", self.port)
         path = f"{folder}{os.pathsep}{os.environ['PATH']}"
@@ -117,6 +117,29 @@ class OnKubernetes:
         message = ("-q", "--no-verify", "--allow-empty", "-m", "test: a release")
         run("git", "commit", *message, cwd=self.project, **self.env)
         return self.step("build")
+
+    def refuses(self, first: str, second: str) -> None:
+        """No digest; a roll-out that stops, which goes back; what runs and has no digest. Nothing is left."""
+        for image in ("sha256:../x", "latest"):
+            assert "is no digest of a release" in self.step("deploy", "--image", image, check=False)
+        limits = self.project / "delivery.yaml"
+        text = limits.read_text()
+        limits.write_text(text.replace("ready: 120", "ready: 20"))
+        self.cluster.stuck = second
+        told = self.step("deploy", "--image", second, check=False)
+        assert "kubectl rollout: " in told
+        assert "timed out" in told
+        assert "rolled back to version 1" in told
+        assert httpx.get(f"{self.url}/ready").json()["image"] == first
+        limits.write_text(text)
+        deployed = self.cluster.objects["deployments", "flight-delays-dev", "service"]
+        container = deployed["spec"]["template"]["spec"]["containers"][0]
+        container["image"], image = "registry.example/flight-delays:latest", container["image"]
+        assert "what runs has no digest" in self.step("deploy", "--image", second, check=False)
+        container["image"] = image
+        assert sorted(p.name for p in (self.project / "deploy").iterdir()) == sorted(
+            ["base", *ENVIRONMENTS]
+        )
 
     def ask(self, token: str = "for-the-test") -> httpx.Response:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -163,8 +186,7 @@ def test_kubernetes(make_project, batches, tmp_path):
 
         routing = project / "src/flight_delays/delivery/service/routing.py"
         text = routing.read_text()
-        good = "        self.scored.inc(len(chosen))"
-        routing.write_text(text.replace(good, f"{WRONG}\n{good}".lstrip("\n")))
+        routing.write_text(text.replace(GOOD, f"{WRONG}\n{GOOD}"))
         bad = at.release()
         with at.asked() as answers:
             told = at.step("deploy", "--image", bad, check=False)
@@ -186,6 +208,7 @@ def test_kubernetes(make_project, batches, tmp_path):
         assert len(at.kubectl("get", "secrets", "-o", "name").split()) == 2  # one is of the checks
         at.step("deploy", "--image", first)
         assert httpx.get(f"{at.url}/ready").json()["image"] == first
+        at.refuses(first, second)
 
         settings = project / "params.yaml"
         settings.write_text(settings.read_text().replace("max_iter: 100", "max_iter: 90"))

@@ -82,14 +82,23 @@ class Owner:
         self.commit()
 
 
+COUNT = """
+import sys
+from pathlib import Path
+import pandas as pd
+from flight_delays.experiment import params, tables
+print(sum(len(part) for part in tables.chunks(Path(sys.argv[1]), params.load().data)))
+print(len(pd.read_parquet("predictions/scored.parquet")))
+"""
+
+
 def scores_a_file(owner: Owner) -> None:
     owner.iterate(1)  # a first try
     owner.make("data", "train", "evaluate", "register")
     source = owner.newest.relative_to(owner.project)
     owner.make("predict", f"INPUT={source}", "OUTPUT=predictions/scored.parquet")
-    assert (
-        owner.project / "predictions/scored.parquet"
-    ).stat().st_size > 500  # of hundreds of rows
+    rows = run(owner.project / ".venv/bin/python", "-c", COUNT, source, cwd=owner.project)
+    assert len(set(rows.stdout.split())) == 1, "a score for each row"
     assert (owner.project / "reports/model-card-v1.md").exists()
 
 

@@ -114,9 +114,10 @@ def prepared() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def record(params: Params, **tags: str) -> Run:
-    """The challenger's run in MLflow: found by the digests of its model and rows, else logged now with `tags`.
+    """The challenger's run in MLflow: found by the digests of model and rows, else logged now with `tags`.
 
-    The same model on other rows held out, whose labels came late, is another challenger. A model can come out of DVC's cache or remote, into a store that has never seen its training.
+    The same model on other rows held out, whose labels came late, is another challenger. A model can
+    come out of DVC's cache or remote, into a store that has never seen its training.
     """
     client = tracking.connect()
     tags["dvc_model"] = str(_locked("train", "outs", FOLDER))

@@ -269,9 +269,9 @@ def find_run(run: str | None) -> Run:
     return last
 
 
-def last_run(wanted: str) -> Run | None:
-    """The last run that finished, of those that an MLflow filter finds."""
-    return next(iter(last_runs(wanted, 1)), None)
+def last_run(wanted: str, part: str = "") -> Run | None:
+    """The last run that finished, of those that an MLflow filter finds; `part` as in `connect`."""
+    return next(iter(last_runs(wanted, 1, part)), None)
 
 
 def last_runs(wanted: str, count: int, part: str = "", failed: bool = False) -> list[Run]:

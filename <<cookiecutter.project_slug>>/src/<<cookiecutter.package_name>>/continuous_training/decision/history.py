@@ -47,7 +47,7 @@ def recipe(params: Params, limits: Settings) -> str:
 
 def last() -> Run | None:
     """The last decision: a promotion, a refusal, or that there was nothing to decide."""
-    return next(iter(tracking.last_runs("tags.recipe != ''", 1, "-decisions")), None)
+    return tracking.last_run("tags.recipe != ''", "-decisions")
 
 
 def decided(state: State, champion: ModelVersion | None) -> bool:

@@ -117,11 +117,11 @@ def _schedule(days: int | None, last: Run | None) -> Answer:
 
 def _batches_before(champion: ModelVersion | None, last: Run | None) -> dict[str, str]:
     """The batches of the last decision, else of the champion: name -> SHA-256."""
-    runs = [last] if last else []
-    runs += [tracking.find_run(last.data.tags["judged_run"])] if last else []  # from before 0.2.0
-    runs += [tracking.find_run(champion.run_id)] if champion and not last else []
+    runs = [champion.run_id] if champion else []
+    if last is not None:  # a decision of version 0.1.0 has none; the run that it judged has them
+        runs = [last.info.run_id, last.data.tags["judged_run"]]
     for run in runs:
-        with tracking.artifact(run, "batches.json") as path:
+        with tracking.artifact(tracking.find_run(run), "batches.json") as path:
             if path:
                 return json.loads(path.read_text(encoding="utf-8"))
     return {}

@@ -12,6 +12,7 @@ import sqlalchemy as sql
 from ...experiment.column_types import canonical, json_rows
 from ...experiment.errors import UserError
 from ...experiment.evaluate import predict
+from ...experiment.redaction import redact
 from ...experiment.registry import Loaded
 from ..monitoring.label_join import inputs
 from ..service.prediction_log import PredictionTable
@@ -74,7 +75,8 @@ def recent(endpoint: Endpoint, env: str, loaded: Loaded, url: str, limit: int) -
         table.create()
         logged = pd.read_sql(query, table.engine)
     except sql.exc.SQLAlchemyError as error:
-        return f"recent requests: not compared, for the prediction log is away: {error.__cause__}"
+        why = redact(" ".join(str(error.__cause__ or error).split()))[:300]
+        return f"recent requests: not compared, for the prediction log is away: {why}"
     if logged.empty:
         return "recent requests: none in the prediction log"
     rows = inputs(logged, loaded.kinds, None).reindex(columns=[*loaded.kinds])

@@ -1,8 +1,8 @@
 """Deployment: check a release and a model beside what an environment runs, and roll them out if they pass.
 
-Nobody is answered by a release that has not passed. The step `deploy --env staging` takes the release and the model that run in the environment before it; for
-the first environment it builds the release, and takes the champion. The alias with the environment's name
-is the version that serves there.
+Nobody is answered by a release that has not passed. The step `deploy --env staging` takes the release and
+the model that run in the environment before it; for the first environment it builds the release, and takes
+the champion. The alias with the environment's name is the version that serves there.
 """
 
 import logging

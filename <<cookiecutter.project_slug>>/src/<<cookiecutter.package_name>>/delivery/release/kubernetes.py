@@ -36,9 +36,8 @@ class Kubernetes:
     def current(self) -> Release | None:
         text = self._kubectl("get", "-k", str(self.overlay), "-o", "json", "--ignore-not-found")
         answer = json.loads(text or "{}")
-        items = answer.get(
-            "items", [answer] if answer else []
-        )  # of one object kubectl makes no list
+        # Of one object kubectl makes no list.
+        items = answer.get("items", [answer] if answer else [])
         for item in (i for i in items if i["kind"] == "Deployment"):
             pod = item["spec"]["template"]
             image = pod["spec"]["containers"][0]["image"].partition("@")[2]
@@ -103,7 +102,6 @@ class Kubernetes:
             "spec": {"template": {"spec": {"containers": [{"name": "service", "env": env}]}}},
         }
         image = {"name": "service", "newName": self.image, "digest": release.image}
-        label, _, value = CHECKS_LABEL.partition("=")
         content: dict = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
@@ -115,7 +113,7 @@ class Kubernetes:
         }
         if secret:
             literals = [f"{name}={value}" for name, value in secret.items()]
-            options = {"labels": {label: value}}
+            options = {"labels": dict([CHECKS_LABEL.split("=")])}
             content["secretGenerator"] = [
                 {"name": "check", "literals": literals, "options": options}
             ]

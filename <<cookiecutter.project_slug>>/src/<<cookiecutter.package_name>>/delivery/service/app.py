@@ -310,16 +310,13 @@ def run(env: str, port: int) -> None:
     settings.before(env, limits)
     if image := os.environ.get(IMAGE):
         checked(image)
-    os.chdir(
-        ROOT
-    )  # MLflow asks where it is, and a release that was built anew has replaced its folder
+    os.chdir(ROOT)  # the folder that a release was started in is gone once it was built anew
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds
     tracking.open_store()
     models = Path(os.environ.get("MODEL_CACHE") or ROOT / ".delivery/models") / env
-    store, name = VersionStore(env, params, models), params.register_.name
-    fixed = os.environ.get(VERSION)  # of a release that is tried before it answers anybody
-    routes = Routes(fixed) if fixed else store.start()
+    store, name = VersionStore(env, params, models, os.environ.get(VERSION)), params.register_.name
+    routes = store.start()
     served, journal = store.load(str(routes.main)), None
     if url := os.environ.get("PREDICTION_LOG_URL"):
         folder = Path(os.environ.get("PREDICTION_JOURNAL") or ROOT / ".delivery/journal")
@@ -337,7 +334,7 @@ def run(env: str, port: int) -> None:
         options: dict[str, Any] = {"log_level": "warning", "lifespan": "off"}
         options["timeout_graceful_shutdown"] = SHUTDOWN_SECONDS
         server = DrainingServer(uvicorn.Config(service, **options))
-        where = ((lambda: routes), store.load) if fixed else (store.routes, store.load, store.keep)
+        where = (store.routes, store.load, store.keep)
         watcher = RegistryWatcher(service, limits.service.follow, *where)
         await watcher.take(routes)  # a canary answers from the first request on
         tasks = [asyncio.create_task(watcher.follow())]

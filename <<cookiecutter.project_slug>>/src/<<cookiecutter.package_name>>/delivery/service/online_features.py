@@ -91,6 +91,8 @@ class OnlineFeatures:
         self.windows = {
             v.name: int(pd.Timedelta(v.window) / MICROSECOND) for v in feature_views.VIEWS
         }
+        limited = [view for view in feature_views.VIEWS if view.max_age]
+        self.max_ages = {v.name: (v.max_age, pd.Timedelta(v.max_age)) for v in limited}
         self.sums = {name: ViewSums() for name in self.windows}
         self.store: OnlineStore | None = None
         self.missed = 0
@@ -111,16 +113,13 @@ class OnlineFeatures:
 
     def lacking(self, columns: Iterable[str]) -> str | None:
         """What the views of these columns lack, in words: rows, or new enough ones; None if nothing."""
-        for view in (view for view in feature_views.VIEWS if view.name in columns):
-            newest = self.sums[view.name].newest
+        for name in (name for name in self.sums if name in columns):
+            newest = self.sums[name].newest
+            text, max_age = self.max_ages.get(name, ("", None))
             if not newest:
-                return f"view {view.name} is empty: run the step `materialize`"
-            if view.max_age is not None:
-                age = datetime.now() - (EPOCH + newest * MICROSECOND)
-                if age > pd.Timedelta(view.max_age):
-                    return (
-                        f"view {view.name} is older than {view.max_age}: run the step `materialize`"
-                    )
+                return f"view {name} is empty: run the step `materialize`"
+            if max_age is not None and datetime.now() - (EPOCH + newest * MICROSECOND) > max_age:
+                return f"view {name} is older than {text}: run the step `materialize`"
         return None
 
     def _warn(self, warning: str) -> None:

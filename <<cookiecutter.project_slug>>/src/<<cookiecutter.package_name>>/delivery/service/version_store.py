@@ -30,10 +30,14 @@ log = logging.getLogger(__name__)
 
 
 class VersionStore:
-    """The versions and routes of an environment; `folder` is its own on the disk."""
+    """The versions and routes of an environment; `folder` is its own on the disk.
 
-    def __init__(self, env: str, params: Params, folder: Path) -> None:
+    A release that is tried answers with the version `fixed`, whatever the registry says, and keeps nothing.
+    """
+
+    def __init__(self, env: str, params: Params, folder: Path, fixed: str | None = None) -> None:
         self.name, self.env, self.params = params.register_.name, env, params
+        self.fixed = fixed
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tags: dict[str, dict[str, str]] = {}  # of the versions that were loaded
@@ -63,6 +67,8 @@ class VersionStore:
 
     def routes(self) -> Routes:
         """The routes in the registry."""
+        if self.fixed:
+            return Routes(self.fixed)
         routes = read_routes(self.client, self.name, self.env)
         self.away = False
         return routes
@@ -80,6 +86,8 @@ class VersionStore:
 
     def keep(self, routes: Routes) -> None:
         """Let a service that starts later have these routes; other versions leave the disk."""
+        if self.fixed:
+            return
         versions = {
             number: self.tags[number] for number in routes.versions() if number in self.tags
         }
