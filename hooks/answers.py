@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+from levels import LEVELS
+
 PATH_WORDS = {"con", "prn", "aux", "nul", *(f"{d}{n}" for d in ("com", "lpt") for n in range(10))}
 LONGEST = 50
 MARKS = ("<<", "<%", "<#")  # where Jinja begins, as cookiecutter.json sets it
@@ -51,7 +53,15 @@ def problem(answers: dict) -> str | None:
         return (
             f"author_email {answers['author_email']!r} is no address: give one like you@example.com"
         )
-    return None
+    return level_problem(answers["maturity_level"])
+
+
+def level_problem(level: str) -> str | None:
+    """What is wrong with the answer to the question for the level."""
+    offered = [str(number) for number in LEVELS]
+    if level in offered:
+        return None
+    return f"maturity_level {level} is not offered: choose one of {', '.join(offered)}"
 
 
 def template_mark(text: str) -> str | None:

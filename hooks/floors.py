@@ -56,11 +56,16 @@ class Floors(Extension):
         """Whether a folder (an absolute path) or a file of the template is of the chosen level."""
         if "_output_dir" not in answers:  # a question's default, asked while in this very folder
             return True
+        from answers import level_problem
         from levels import level_of
 
         target = Path(answers["_output_dir"], answers["project_slug"])
         if not self.started:
             self.started = True
+            if problem := level_problem(answers["maturity_level"]):  # with hooks switched off
+                if not any(target.iterdir()):
+                    target.rmdir()
+                sys.exit(problem)
             refuse_or_upgrade(target, answers)
         if os.path.isabs(path):
             return True

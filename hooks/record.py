@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 import yaml
-from answers import template_mark
+from answers import level_problem, template_mark
 from plumbing import Refused, ask, git
 
 RECORD = ".cookiecutter.yaml"
@@ -152,9 +152,9 @@ def plain(value: object) -> str:
 
 
 def unoffered(recorded: dict, asked: dict) -> set[str]:
-    """The questions whose recorded answer is no longer among the choices; the level apart."""
+    """The questions whose recorded answer is no longer among the choices."""
     choices = {key: asked[key] for key in recorded if isinstance(asked.get(key), list)}
-    return {key for key in choices.keys() - {LEVEL} if recorded[key] not in choices[key]}
+    return {key for key in choices if recorded[key] not in choices[key]}
 
 
 def answers(recorded: dict, given: dict, template: Path) -> dict[str, str]:
@@ -170,9 +170,8 @@ def answers(recorded: dict, given: dict, template: Path) -> dict[str, str]:
     if other:
         advice = f"hand the recorded answers over with --config-file {RECORD}"
         raise Refused(f"only the level may change, but {', '.join(other)}: {advice}")
-    if answers.get(LEVEL) not in asked[LEVEL]:
-        offered = ", ".join(asked[LEVEL])
-        raise Refused(f"{LEVEL} {answers.get(LEVEL)} is not offered: choose one of {offered}")
+    if problem := level_problem(answers.get(LEVEL)):
+        raise Refused(problem)
     return {k: v for k, v in answers.items() if k not in lost and not k.startswith("_")}
 
 

@@ -1,8 +1,8 @@
 """What the tests of upgrades share: a template of their own to change, projects made by it, commands.
 
 Nothing is mocked. The template is a copy of this one in a repository of its own, as a user's clone
-would be. As long as cookiecutter.json offers no level 2 it gets a stand-in for it, and README.md one
-line that only higher levels have, so that no test depends on what a level really contains.
+would be. README.md gets one line that only higher levels have, so that no test depends on what a
+level really contains.
 """
 
 import json
@@ -20,12 +20,6 @@ INSIDE = "<<cookiecutter.project_slug>>"
 PACKAGE = "<<cookiecutter.package_name>>"
 LINE = "A line that only higher levels have."
 IDENTITY = "[user]\n\tname = Owner\n\temail = owner@example.com\n[init]\n\tdefaultBranch = main\n"
-STAND_IN = {
-    "delivery.yaml": "# The settings of delivery.\nport: 8000\n",
-    "make/delivery.mk": "service: ## answer over HTTP\n\t@echo service\n",
-    f"src/{PACKAGE}/delivery/__init__.py": '"""The delivery floor of << cookiecutter.project_name >>."""\n',
-    f"src/{PACKAGE}/delivery/service.py": '"""The prediction service."""\n\nPORT = 8000\n',
-}
 
 
 class Template:
@@ -94,7 +88,7 @@ AS_AUTHOR = ("-c", "user.name=Author", "-c", "user.email=author@example.com")
 
 
 def make_template(folder: Path, newer: bool = False) -> Template:
-    """A copy of what git would take of this template, with the stand-ins, committed.
+    """A copy of what git would take of this template, with that line, committed.
 
     `newer`: on top of the template's own history, which projects record.
     """
@@ -107,15 +101,6 @@ def make_template(folder: Path, newer: bool = False) -> Template:
     start = "<!-- level:start -->\n"
     higher = f'<% if cookiecutter.maturity_level != "0" %>\n{LINE}\n<% endif %>\n'
     template.replace("README.md", start, start + higher)
-    levels = json.loads((folder / "cookiecutter.json").read_text())["maturity_level"]
-    if "2" not in levels:
-        template.questions(maturity_level=[*levels, "2"])
-        for name, text in STAND_IN.items():
-            template.add(name.replace(PACKAGE, "PACKAGE"), text, level=2)
-        highest = '<% if cookiecutter.maturity_level == "2" %>\n'
-        template.replace("README.md", higher, f"{higher}{highest}And the highest.\n<% endif %>\n")
-        group = f'{highest}delivery = ["fastapi>=0.165"]\n<% endif %>\n# level:end\n'
-        template.replace("pyproject.toml", "# level:end\n", group)
     git(folder, "init", "-q", "-b", "main")
     if newer:
         git(folder, "fetch", "-q", str(TEMPLATE), "HEAD")

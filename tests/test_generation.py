@@ -21,7 +21,7 @@ import record  # noqa: E402
 from pins import importable  # noqa: E402
 
 QUESTIONS = json.loads((TEMPLATE / "cookiecutter.json").read_text())
-OFFERED = QUESTIONS["maturity_level"]
+OFFERED = [str(level) for level in levels.LEVELS]
 ODD_NAMES = {
     "accents": "Prévision des retards à Nîmes",
     "apostrophe": "L'Oréal's churn",
@@ -179,16 +179,27 @@ def test_bad_answers_are_refused(case, tmp_path):
     assert list(tmp_path.rglob("*")) == [output], "something was written"
 
 
+def typed(folder: Path, *answers: str) -> subprocess.CompletedProcess:
+    """cookiecutter with the answers typed at its questions."""
+    command = [str(BIN / "cookiecutter"), str(TEMPLATE), "--default-config", "-o", str(folder)]
+    options = {"env": CLEAN, "capture_output": True, "text": True}
+    return subprocess.run(command, input="\n".join([*answers, ""]), **options)
+
+
 def test_a_mark_that_is_typed_is_refused(tmp_path):
     """Such an answer is rendered by nobody, until the next upgrade reads it from the answers file."""
-    command = [str(BIN / "cookiecutter"), str(TEMPLATE), "--default-config", "-o", str(tmp_path)]
-    answers = ["A", "", "", "shift << 7*7 >> b", "", "", "", "", ""]
-    done = subprocess.run(
-        command, input="\n".join([*answers, ""]), env=CLEAN, capture_output=True, text=True
-    )
+    done = typed(tmp_path, "A", "", "", "shift << 7*7 >> b", "", "", "", "", "")
     assert done.returncode == 1
     assert done.stderr.startswith("description holds '<<', a mark of the template"), done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_level_that_is_typed_is_the_level(tmp_path):
+    """A menu would number the levels from 1."""
+    done = typed(tmp_path, *[""] * 8, "1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "flight-delays/dvc.yaml").is_file()
+    assert not (tmp_path / "flight-delays/delivery.yaml").exists()
 
 
 def test_an_answer_that_is_no_text_is_refused(tmp_path):
@@ -202,10 +213,15 @@ def test_an_answer_that_is_no_text_is_refused(tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_unoffered_level_is_refused(tmp_path):
-    done = cookiecutter(tmp_path, maturity_level="7")
-    assert done.returncode
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("hooks", ["yes", "no"])
+def test_unoffered_level_is_refused(hooks, tmp_path):
+    for level in ("7", "", "0 - manual", "00"):
+        done = cookiecutter(tmp_path, "--accept-hooks", hooks, maturity_level=level)
+        assert done.returncode == 1
+        sentence = f"maturity_level {level} is not offered: choose one of 0, 1, 2"
+        assert done.stderr.splitlines()[0] == sentence
+        assert "Traceback" not in done.stderr
+        assert not list(tmp_path.iterdir())
 
 
 def test_names_of_dependencies_are_refused(environment):

@@ -4,7 +4,6 @@
 lint, tests and loop.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -25,9 +24,8 @@ def main() -> None:
             print("+", *command, flush=True)
             subprocess.run([str(word) for word in command], cwd=cwd, env=environment, check=True)
 
-        top = json.loads((TEMPLATE / "cookiecutter.json").read_text())["maturity_level"][-1]
         generate = (BIN / "cookiecutter", TEMPLATE, "--no-input", "-o", folder)
-        run(*generate, f"maturity_level={top}", cwd=TEMPLATE)
+        run(*generate, "maturity_level=2", cwd=TEMPLATE)
         run("uv", "venv", "-q", "-p", sys.executable, ".venv")
         about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
         groups = [word for group in about["dependency-groups"] for word in ("--group", group)]

@@ -4,7 +4,6 @@ Writes requirements.txt of the template, requirements/*.txt of the project, and 
 a project's package must not have.
 """
 
-import json
 import re
 import subprocess
 import sys
@@ -44,9 +43,8 @@ def added(floor: Path, below: Path) -> str:
 
 def main(keep: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        top = json.loads((TEMPLATE / "cookiecutter.json").read_text())["maturity_level"][-1]
         generate = [BIN / "cookiecutter", TEMPLATE, "--no-input", "-o", folder]
-        generate += [f"maturity_level={top}"]
+        generate += ["maturity_level=2"]
         subprocess.run([str(word) for word in generate], check=True, stdout=subprocess.DEVNULL)
         (project,) = Path(folder).iterdir()
         pins = TEMPLATE / "<<cookiecutter.project_slug>>" / "requirements"
@@ -55,7 +53,7 @@ def main(keep: bool) -> None:
         present = [re.sub(r" *\\\n *--hash=\S+", "", f.read_text()) for f in pins.glob("*.txt")]
         constraints.write_text(CONSTRAINTS + "".join(present if keep else []))
         groups, compiled = ["--group", "dev"], []
-        for floor in FLOORS[: int(top) + 1]:
+        for floor in FLOORS:
             groups += ["--group", floor] if compiled else []
             compiled.append((Path(folder) / f"{floor}.txt", list(groups)))
         whole = compiled[-1][0]
