@@ -25,7 +25,7 @@ from test_stores import mlflow_server, postgres
 pytestmark = pytest.mark.slow
 ACTIONS = Path(__file__).parent / "actions"
 WORKFLOW = ".github/workflows/continuous-training.yml"
-STATE = {"data/raw.dvc", "dvc.lock", "schema.yaml"}
+STATE = {"data/raw.dvc", "dvc.lock", "schema.yaml", "data/incoming.json"}
 BRANCH = "continuous-training/state"  # of the pull request
 # Of the gate: what is promoted here, few rows and a busy machine must not prevent.
 LOOSE = {"tolerance": 0.03, "calibration_tolerance": 0.03, "segment_tolerance": 0.2}
@@ -330,9 +330,16 @@ def test_a_broken_month_is_quarantined_and_the_run_is_red(team):
     before = team.main()
     ran = team.act("schedule")
     assert (ran.code, ran.title) == (1, "# quarantined: the champion stays as it is")
+    bot, changed = team.written(f"{before}..main")
+    assert bot == {"github-actions[bot]"}
+    assert "data/incoming.json" in changed
+    assert not changed & {"data/raw.dvc", "schema.yaml"}
     assert "2013-05.parquet: column 'temp' is missing" in ran.summary
     assert list(team.folder.glob("artifacts/*/data/quarantine/2013-05.parquet.txt"))
     assert team.champions() == ("3", "1")
+    before = team.main()
+    ran = team.act("schedule")  # on a new runner, which has no quarantine
+    assert (ran.code, ran.title) == (0, "# nothing to do: no trigger fired")
     assert team.main() == before
 
 

@@ -76,6 +76,37 @@ def test_the_interval_holds_the_difference_and_widens_with_days_that_differ(para
     assert low < inner_low < inner_high < high
 
 
+@pytest.mark.parametrize("days", [2, 3, 5, 14])
+def test_an_interval_of_95_percent_holds_the_truth_about_so_often(days):
+    """Whole days are better or worse than others, and few of them are known."""
+    random, held = np.random.default_rng(0), 0
+    for _ in range(300):
+        day = np.repeat(np.arange(days), 20)
+        error = np.abs(5 + random.normal(size=days)[day] + random.normal(size=len(day)))
+        _, (low, high) = bootstrap.measure(
+            "mae", DayPredictions(np.zeros(len(day)), error, None, day)
+        )
+        held += low <= 5 <= high
+    assert 0.92 <= held / 300 <= 0.99
+
+
+def test_one_day_has_no_interval(params):
+    """Not one of no width, with which a segment seen on one day would be surely worse."""
+    one = np.flatnonzero(DAY == 3)
+    _, interval, _ = bootstrap.gain("brier", classifier(2).of(one), classifier(1).of(one))
+    assert np.isnan(interval).all()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_that_only_the_challenger_knows_is_judged_on_the_same_rows(name):
+    """To have learnt it is no loss: the champion gives it probability 0."""
+    challenger, champion = classifier(1, 3), classifier(1, 3)
+    known = champion.predicted[:, :2] / champion.predicted[:, :2].sum(axis=1, keepdims=True)
+    champion = DayPredictions(champion.y, known, np.arange(2), DAY)
+    value, (low, _), _ = bootstrap.gain(name, challenger, champion)
+    assert 0 < low < value
+
+
 def _parts(judged: DayPredictions):
     return judged.y, judged.predicted, judged.classes
 
@@ -105,6 +136,26 @@ def test_rows_that_tell_nothing_promote_nothing(params):
     alike = classifier(1)
     alike.y = np.zeros(ROWS, int)
     assert "metric" in refused(alike, alike, params)
+
+
+@pytest.mark.parametrize("make", [classifier, regressor])
+def test_enough(make, params):
+    """Some hundred rows of some days, with some of each class: else chance decides."""
+    params, judged = settings(params, "classification"), make(1)
+    timed = params.data.model_copy(update={"time": "time"})
+    timed, timeless = (
+        params.model_copy(update={"data": timed.model_copy(update={"time": time})})
+        for time in ("time", None)
+    )
+    assert gate.enough(judged, timed, LIMITS).passed
+    few = gate.enough(judged.of(np.arange(150)), timed, LIMITS)
+    assert not few.passed
+    assert "150 of 200 rows" in few.message
+    assert "1 of 5 days" in few.message
+    assert "days" not in gate.enough(judged.of(np.arange(150)), timeless, LIMITS).message
+    if judged.classes is not None:
+        judged.y = (np.arange(ROWS) < 9).astype(int)
+        assert "9 of 20 minority" in gate.enough(judged, timed, LIMITS).message
 
 
 @pytest.mark.parametrize("make", [classifier, regressor])

@@ -95,7 +95,8 @@ def test_a_refused_challenger_leaves_the_champion(pipeline, change):
     """Also one without a column that the champion takes."""
     params = load(pipeline / "params.yaml")
     drop, seed = params.data.drop, params.seed
-    change("continuous_training.yaml", {"gate.latency": 1e-6})
+    little = {"rows": 1, "days": 1, "minority": 0}  # a sample may hold no more
+    change("continuous_training.yaml", {"gate.latency": 1e-6, "gate.at_least": little})
     change("params.yaml", {"data.drop": [*drop, *features(pipeline)[1:2]], "seed": seed + 1})
     assert main(["retrain"]) == 0
     found = decision(pipeline)

@@ -72,6 +72,28 @@ def test_rules_of_ones_own(columns, rows):
     assert any("'place'" in one and "'b'" in one for one in found)
 
 
+DAYS = pd.date_range("2013-03-01", periods=500, freq="2h").to_series(name="when", index=range(500))
+ODD_TIMES = {
+    "to come": ("2199-01-01", "1 rows are to come, up to 2199-01-01"),
+    "another year": ("2014-03-05", "1 rows from 2014-03-05 lie 328 days from all others"),
+    "epoch": ("1970-01-01", "1 rows from 1970-01-01 lie 15,765 days from all others"),
+}
+
+
+@pytest.mark.parametrize("case", ODD_TIMES)
+def test_times_that_cannot_be(case):
+    odd, message = ODD_TIMES[case]
+    assert validate.check_times(DAYS) == []
+    (found,) = validate.check_times(DAYS.mask(DAYS.index == 7, pd.Timestamp(odd)))
+    assert message in found
+
+
+@pytest.mark.parametrize("times", [["2013-01-01"], ["2013-01-01", "2014-01-01"], []])
+def test_times_that_may_be(times):
+    """One day, two waves of a survey, none at all."""
+    assert validate.check_times(pd.Series(pd.to_datetime(times), name="when")) == []
+
+
 def test_an_empty_column_is_of_every_kind(columns, rows):
     columns["place"]["missing"] = 1
     rows["place"] = pd.Series([None] * 3, dtype="float64")

@@ -48,7 +48,7 @@ COMMANDS: Steps = {
     ),
 }
 # What the steps write into the repository; a change of it is no change of the code that trains.
-WRITTEN = ("dvc.lock", "data/*.dvc", "schema.yaml")
+WRITTEN = ("dvc.lock", "data/*.dvc", "data/incoming.json", "schema.yaml")
 TAGS = ("recipe", "judged_run")  # what a version takes over from its run
 
 

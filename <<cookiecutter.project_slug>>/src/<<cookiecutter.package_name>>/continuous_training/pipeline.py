@@ -23,7 +23,7 @@ from ..experiment.params import ROOT, Params, load, parse
 from ..experiment.redaction import relay
 from ..experiment.registry import read_model
 from ..experiment.train import score
-from . import settings
+from . import incoming, settings
 from .__main__ import TIMES
 from .decision import history
 from .lock import alone
@@ -101,6 +101,7 @@ def _quarantine(broken: dict[str, list[str]], paths: list[Path]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     for path in (path for path in paths if path.stem in broken):
         shutil.move(path, folder / path.name)
+        incoming.set_aside(path.name)
         reasons = "\n".join(broken[path.stem]) + "\n"
         (folder / f"{path.name}.txt").write_text(reasons, encoding="utf-8")
         reports.append(f"{path.name}: {'; '.join(broken[path.stem])}")
@@ -150,6 +151,5 @@ def run() -> None:
         reproduce(params)
         training = record(params, recipe=history.recipe(params, settings.load()))
     metric = params.evaluate.metric
-    log.info(
-        "run %s: %s %.4f", training.info.run_id, metric, training.data.metrics[f"test_{metric}"]
-    )
+    value = training.data.metrics.get(f"test_{metric}", float("nan"))
+    log.info("run %s: %s %.4f", training.info.run_id, metric, value)

@@ -27,7 +27,7 @@ def run(demand: bool = False, because: str | None = None) -> None:
             )
         folder = (ROOT / params.data.source).parent
         if limits.incoming is not None:
-            incoming.fetch(limits.incoming, folder, ROOT / settings.QUARANTINE)
+            incoming.fetch(limits.incoming, folder)
         state = history.state(params, limits)
         champion = find_version(client, name, "champion")
         answers = triggers.ask(demand, champion, state, params, limits, reported)

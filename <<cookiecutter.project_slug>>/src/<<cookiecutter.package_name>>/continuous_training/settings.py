@@ -10,8 +10,15 @@ from ..experiment.params import ROOT, Section
 QUARANTINE = "data/quarantine"  # where the batches go that break the schema
 
 
+class AtLeast(Section):
+    rows: int = Field(200, ge=1)
+    days: int = Field(5, ge=1)
+    minority: int = Field(20, ge=0)
+
+
 class Gate(Section):
     holdout: int = Field(14, ge=1)
+    at_least: AtLeast = AtLeast()
     tolerance: float = Field(0.005, ge=0)
     calibration_tolerance: float = Field(0.005, ge=0)
     strict: bool = False

@@ -1,6 +1,8 @@
 """The bootstrap over days: intervals of a metric, and of the difference between two models.
 
-Whole days are drawn, for the rows of one day are alike: intervals by row would be far too narrow.
+Whole days are drawn, for the rows of one day are alike: intervals by row would be far too narrow. From
+the spread of the samples an interval of Student's t is made, as a few days spread less than they should
+(Hesterberg, What Teachers Should Know about the Bootstrap, 2015).
 """
 
 from collections.abc import Callable
@@ -8,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 from sklearn import metrics as sk
 
 from ...experiment.evaluate import GREATER_IS_BETTER
@@ -31,6 +34,13 @@ class DayPredictions:
     def of(self, rows: np.ndarray) -> "DayPredictions":
         """The same for some of the rows; `rows` are their numbers, or whether each is one of them (n,)."""
         return DayPredictions(self.y[rows], self.predicted[rows], self.classes, self.day[rows])
+
+    def with_classes(self, classes: np.ndarray) -> "DayPredictions":
+        """The same with these classes; one that the model does not know has probability 0."""
+        places = np.searchsorted(classes, np.asarray(self.classes))
+        predicted = np.zeros((len(self.y), len(classes)))
+        predicted[:, places] = self.predicted
+        return replace(self, predicted=predicted, classes=classes)
 
 
 def day_numbers(holdout: pd.DataFrame, params: Params) -> np.ndarray:
@@ -107,15 +117,23 @@ def _precision(truth: np.ndarray, score: np.ndarray, day: np.ndarray, size: int)
 def gain(
     name: str, challenger: DayPredictions, champion: DayPredictions, tail: float = 0.025
 ) -> tuple[float, tuple[float, float], float]:
-    """How much better the challenger is, an interval without the tails, and the champion's value."""
-    size = int(max(challenger.day.max(), champion.day.max())) + 1
-    with np.errstate(invalid="ignore"):  # a sample may leave nothing to measure
-        values = [
-            metric_by_day(name, judged, size)(_draws(size)) for judged in (challenger, champion)
-        ]
-    values = [np.abs(value) if name == "bias" else value for value in values]
+    """How much better the challenger is, an interval without the tails, and the champion's value.
+
+    Both are judged on all classes that one of them knows.
+    """
+    pair = [challenger, champion]
+    if challenger.classes is not None and champion.classes is not None:
+        classes = np.union1d(challenger.classes, champion.classes)
+        pair = [judged.with_classes(classes) for judged in pair]
+    numbers = np.unique(np.concatenate([judged.day for judged in pair]))
+    days, values = len(numbers), []
+    for judged in pair:
+        judged = replace(judged, day=np.searchsorted(numbers, judged.day))
+        with np.errstate(invalid="ignore"):  # a sample may leave nothing to measure
+            metric = metric_by_day(name, judged, days)(_draws(days))
+        values.append(np.abs(metric) if name == "bias" else metric)
     better = (values[0] - values[1]) * (1 if name in GREATER_IS_BETTER else -1)
-    return float(better[0]), _interval(better, tail, size), float(values[1][0])
+    return float(better[0]), _interval(better, tail, days), float(values[1][0])
 
 
 def measure(
@@ -135,8 +153,9 @@ def _draws(days: int) -> np.ndarray:
 
 
 def _interval(values: np.ndarray, tail: float, days: int) -> tuple[float, float]:
-    """What is left of the samples without the tails; NaN where there is but one day."""
+    """The interval of Student's t without the tails; NaN where there is but one day."""
     if days == 1 or not np.isfinite(values[1:]).any():
         return np.nan, np.nan
-    low, high = np.nanquantile(values[1:], [tail, 1 - tail])
-    return float(low), float(high)
+    deviation = np.nanstd(values[1:]) * np.sqrt(days / (days - 1))
+    width = stdtrit(days - 1, 1 - tail) * deviation
+    return float(values[0] - width), float(values[0] + width)

@@ -80,6 +80,26 @@ def against_champion(
     return checks
 
 
+def enough(judged: DayPredictions, params: Params, gate: Gate) -> Check:
+    """The check `holdout`: there is enough to compare two models on, else chance decides."""
+    least, few = gate.at_least, []
+    numbers = {"rows": len(judged.y)}
+    if params.data.time is not None:
+        numbers["days"] = len(np.unique(judged.day))
+    if judged.classes is not None:
+        numbers["minority"] = len(judged.y) - int(np.unique(judged.y, return_counts=True)[1].max())
+    few = [
+        f"{n:,} of {getattr(least, name):,} {name}"
+        for name, n in numbers.items()
+        if n < getattr(least, name)
+    ]
+    message = "there is enough to compare two models on"
+    if few:
+        message = f"too little is held out to compare two models: {', '.join(few)}"
+        message += " (gate.at_least, gate.holdout)"
+    return Check("holdout", not few, float(numbers["rows"]), float(least.rows), message)
+
+
 def segments_of(segments: pd.DataFrame, params: Params, gate: Gate) -> dict[str, np.ndarray]:
     """The segments that are large enough to judge: "column = value" -> whether a row is in it (n,)."""
     large = {}

@@ -31,4 +31,4 @@ def run() -> None:
     own = table[(table["model"] == "candidate") & (table["segment"] == "all")].iloc[0].iloc[3:]
     metrics = {name: float(value) for name, value in own.dropna().items()}
     reports.write_json("metrics.json", metrics)
-    log.info("evaluate: %s %.4f", params.evaluate.metric, metrics[params.evaluate.metric])
+    log.info("evaluate: %s %.4f", params.evaluate.metric, own[params.evaluate.metric])

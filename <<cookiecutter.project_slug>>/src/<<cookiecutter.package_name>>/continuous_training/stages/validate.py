@@ -2,13 +2,15 @@
 
 The schema is inferred once, by the first `make pipeline`, and from then on is yours to review and to
 change: a line a column, with `kind` (number | text | date), `missing` (the largest share of values that
-may be missing) and, if you add them, `min`, `max` and `values`. A batch that breaks it is quarantined.
+may be missing) and, if you add them, `min`, `max` and `values`. A batch that breaks it is quarantined,
+as is one with times that are to come or lie far from all others, unless the column has `min` or `max`.
 """
 
 import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import yaml
@@ -26,6 +28,8 @@ HEAD = """\
 """
 MALFORMED = (TypeError, KeyError, ValueError, AttributeError)  # other YAML than is asked for
 USUAL = 0.5  # the share of missing values that is allowed where few are missing
+LONGEST_GAP = 30  # days without rows
+FEW_ROWS = 0.01  # the share of a batch that may be wrong times
 
 log = logging.getLogger(__name__)
 
@@ -140,13 +144,39 @@ def check(frame: pd.DataFrame, columns: dict[str, dict]) -> list[str]:
     return sentences
 
 
+def check_times(times: pd.Series) -> list[str]:
+    """What is wrong with the times of a batch: some are to come, or a few lie far from all others.
+
+    Far is a gap of empty days that is longer than a month and than the time on both its sides.
+    """
+    name, days = times.name, times.dropna().dt.normalize().value_counts().sort_index()
+    now = pd.Timestamp.now(tz=times.dt.tz) + pd.Timedelta(days=1)  # wherever on earth
+    if len(days) and days.index[-1] > now:
+        count = days[days.index > now].sum()
+        return [f"column {name!r}: {count:,} rows are to come, up to {days.index[-1]:%Y-%m-%d}"]
+    if len(days) < 2:
+        return []
+    gaps = days.index.diff().days
+    at = int(np.nanargmax(gaps))
+    before, after = days.iloc[:at], days.iloc[at:]
+    spans = [(side.index[-1] - side.index[0]).days for side in (before, after)]
+    few = min((before, after), key=lambda side: side.sum())
+    if gaps[at] > max(LONGEST_GAP, *spans) and few.sum() < FEW_ROWS * days.sum():
+        where = f"{few.sum():,} rows from {few.index[0]:%Y-%m-%d}"
+        return [f"column {name!r}: {where} lie {gaps[at]:,.0f} days from all others"]
+    return []
+
+
 def run() -> None:
-    drop = load().data.drop
+    settings = load().data
+    drop, time = settings.drop, settings.time
     columns = {c: rules for c, rules in read(ROOT / SCHEMA).items() if c not in drop}
     paths, broken, report = sorted((ROOT / "data/extracted").glob("*.parquet")), {}, {}
     for path in paths:
         frame = pd.read_parquet(path)
         wrong = check(frame.drop(columns=drop), columns)
+        if not wrong and time is not None and not {"min", "max"} & set(columns[time]):
+            wrong = check_times(frame[time])
         if wrong:
             broken[path.stem] = wrong
         report[path.stem] = {"rows": len(frame), "columns": len(columns)}
