@@ -206,7 +206,8 @@ def test_a_degradation_starts_continuous_training_once(team):
     team.python(team.clone, WRONG, source=team.folder / "months/2013-04.parquet", target=april)
     team.ask("2013-04")
     team.dvc("add", "-q", "data/raw", cwd=team.clone)
-    team.push()
+    team.dvc("push", "-q", cwd=team.clone)
+    team.change(params={"data": {"through": None}})
     down = team.folder / "gh.log.down"
     down.touch()
     ran = team.monitor()

@@ -15,7 +15,7 @@ from << cookiecutter.package_name >>.continuous_training.decision import (
 from << cookiecutter.package_name >>.continuous_training.decision.bootstrap import (
     DayPredictions,
 )
-from << cookiecutter.package_name >>.continuous_training.settings import Gate
+from << cookiecutter.package_name >>.continuous_training.settings import AtLeast, Gate
 from << cookiecutter.package_name >>.experiment import tracking
 from << cookiecutter.package_name >>.experiment.column_types import Kinds
 from << cookiecutter.package_name >>.experiment.evaluate import metrics
@@ -139,23 +139,24 @@ def test_rows_that_tell_nothing_promote_nothing(params):
 
 
 @pytest.mark.parametrize("make", [classifier, regressor])
-def test_enough(make, params):
-    """Some hundred rows of some days, with some of each class: else chance decides."""
-    params, judged = settings(params, "classification"), make(1)
-    timed = params.data.model_copy(update={"time": "time"})
-    timed, timeless = (
-        params.model_copy(update={"data": timed.model_copy(update={"time": time})})
-        for time in ("time", None)
-    )
-    assert gate.enough(judged, timed, LIMITS).passed
-    few = gate.enough(judged.of(np.arange(150)), timed, LIMITS)
-    assert not few.passed
-    assert "150 of 200 rows" in few.message
-    assert "1 of 5 days" in few.message
-    assert "days" not in gate.enough(judged.of(np.arange(150)), timeless, LIMITS).message
-    if judged.classes is not None:
-        judged.y = (np.arange(ROWS) < 9).astype(int)
-        assert "9 of 20 minority" in gate.enough(judged, timed, LIMITS).message
+def test_with_too_little_held_out_only_what_is_surely_better_passes(make, params):
+    """Else chance decides: some hundred rows of some days, with some of each class, are asked for."""
+    timed = params.model_copy(update={"data": params.data.model_copy(update={"time": "time"})})
+    timeless = params.model_copy(update={"data": params.data.model_copy(update={"time": None})})
+    few = make(1).of(np.arange(150))
+    assert gate.too_little(make(1), timed, LIMITS) is None
+    assert gate.too_little(few, timed, LIMITS) == "150 of 200 rows, 1 of 5 days"
+    assert gate.too_little(few, timeless, LIMITS) == "150 of 200 rows"
+    assert not refused(make(1), make(1), params)
+    assert "metric" in refused(make(1), make(1), params, at_least=AtLeast(rows=ROWS + 1))
+    better = refused(make(0.7), make(1.5, seed=2), params, at_least=AtLeast(rows=ROWS + 1))
+    assert not better
+
+
+def test_few_rows_of_the_rarer_classes(params):
+    judged = classifier(1)
+    judged.y = (np.arange(ROWS) < 9).astype(int)
+    assert gate.too_little(judged, params, LIMITS) == "9 of 20 minority"
 
 
 @pytest.mark.parametrize("make", [classifier, regressor])

@@ -143,6 +143,19 @@ def test_settings_that_no_batch_fits_quarantine_none(pipeline, capfd):
     (pipeline / "schema.yaml").write_text(schema, encoding="utf-8")
 
 
+def test_a_column_that_is_dropped_no_more_is_named(pipeline, capfd):
+    """It may be the one that tells the target."""
+    columns = yaml.safe_load((pipeline / "schema.yaml").read_text(encoding="utf-8"))["columns"]
+    name, schema = features(pipeline)[0], (pipeline / "schema.yaml").read_text(encoding="utf-8")
+    rules = columns.pop(name)
+    (pipeline / "schema.yaml").write_text(yaml.safe_dump({"columns": columns}), encoding="utf-8")
+    assert main(["pipeline"]) == 1
+    message = capfd.readouterr().err
+    assert f"data.drop does not name {name} any more" in message
+    assert f"kind: {rules['kind']}, missing: " in message
+    (pipeline / "schema.yaml").write_text(schema, encoding="utf-8")
+
+
 def test_a_new_champion_and_back(pipeline, change, capfd):
     """What passes is fitted on all rows; rollback returns to the champion before, and stays there."""
     waiting = sorted((pipeline / "incoming").iterdir())
@@ -170,6 +183,14 @@ def test_a_new_champion_and_back(pipeline, change, capfd):
     assert "is the first" in capfd.readouterr().err
     assert main(["retrain"]) == 0
     assert champion(pipeline) == 1
+
+
+def test_what_a_person_registers_is_a_decision_too(pipeline):
+    assert main(["register", "--run", "last", "--because", "the gate saw a holiday"]) == 0
+    tags = tracking.last_run("tags.decision = 'registered'", "-decisions").data.tags
+    assert tags["because"] == "the gate saw a holiday"
+    assert tags["version"] == str(champion(pipeline))
+    assert tags["mlflow.user"]
 
 
 def test_a_store_that_has_not_seen_the_training_gets_its_run(

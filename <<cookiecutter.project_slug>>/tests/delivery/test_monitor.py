@@ -475,9 +475,24 @@ def decide(root: Path, decision: str) -> None:
         history.log(tracking.connect(), run_id, written, {}, state)
 
 
+def test_retraining_waits_while_it_would_leave_out_the_rows_that_were_served(
+    watched, served, settle
+):
+    left_out = dataset.left_out(load(watched / "params.yaml").data)
+    if not left_out:
+        pytest.skip("all batches are used")
+    settle("delivery.yaml", labelled=100)
+    served(wrong=True)
+    found = ran(watched)
+    assert "degradation" in names(found)
+    assert found["retrain"] is None
+    assert any(f"leaves out {', '.join(left_out)}" in note for note in found["notes"])
+
+
 def test_a_degradation_asks_for_retraining_until_it_is_decided(watched, served, settle):
     settle("delivery.yaml", labelled=100)
     settle("continuous_training.yaml", tolerance=0.02)
+    settle("params.yaml", through="null")
     served(wrong=True)
     found = ran(watched)
     assert "degradation" in names(found)
@@ -496,7 +511,7 @@ def test_a_degradation_asks_for_retraining_until_it_is_decided(watched, served, 
 
 def test_retraining_that_cannot_start_is_tried_again(watched, served, settle, monkeypatch, capsys):
     settle("delivery.yaml", labelled=100)
-    settle("params.yaml", seed=1)  # a recipe that is not decided
+    settle("params.yaml", seed=1, through="null")  # a recipe that is not decided
     served(wrong=True)
     assert main(["monitor", "--env", "dev", "--retrain"]) == 1
     assert "commit your changes first" in capsys.readouterr().err
@@ -516,6 +531,7 @@ def test_retraining_that_cannot_start_is_tried_again(watched, served, settle, mo
 
 def test_after_refusals_it_asks_for_an_experiment(watched, served, settle):
     settle("delivery.yaml", labelled=100)
+    settle("params.yaml", through="null")
     served(wrong=True)
     for _ in range(training.load().triggers.refusals):
         assert ran(watched)["experiment"] is None

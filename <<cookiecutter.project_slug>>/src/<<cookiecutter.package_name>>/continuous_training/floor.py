@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ..experiment.cli import Step, Steps
+from ..experiment.cli import STEPS, Step, Steps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +24,7 @@ COMMANDS: Steps = {
             },
         },
     ),
+    "register": STEPS["register"]._replace(module="continuous_training.decision.registration"),
     "drift": Step(
         "continuous_training.drift.drift",
         "compare each batch with the rows that the champion was fitted on",

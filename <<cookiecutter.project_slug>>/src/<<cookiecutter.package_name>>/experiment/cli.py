@@ -45,7 +45,10 @@ STEPS: Steps = {
     "register": Step(
         "experiment.register",
         "make a run the champion: a person's decision",
-        {"--run": {"required": True, "help": "run id, or `last`"}},
+        {
+            "--run": {"required": True, "help": "run id, or `last`"},
+            "--because": {"help": "the reason, which the version keeps"},
+        },
     ),
     "predict": Step(
         "experiment.predict",

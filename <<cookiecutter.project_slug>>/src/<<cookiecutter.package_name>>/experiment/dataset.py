@@ -31,6 +31,12 @@ def batches(data: Data) -> list[Path]:
     return chosen
 
 
+def left_out(data: Data) -> list[str]:
+    """The names of the batches after `data.through`."""
+    every = batches(data.model_copy(update={"through": None}))
+    return [path.stem for path in every[len(batches(data)) :]]
+
+
 def batch(data: Data, name: str) -> Path:
     """The file of the batch called `name`, whether `data.through` reaches it or not."""
     named = [p for p in batches(data.model_copy(update={"through": None})) if p.stem == name]

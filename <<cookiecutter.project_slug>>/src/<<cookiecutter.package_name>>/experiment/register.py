@@ -1,7 +1,7 @@
 """Model registration: a person makes a run the champion, with a model card that says what it is.
 
-The step `register --run ID` (or `--run last`) needs an evaluation
-of that run. The version before it keeps the alias `previous`.
+The step `register --run ID` (or `--run last`) needs an evaluation of that run. The version before it
+keeps the alias `previous`.
 """
 
 import json
@@ -104,7 +104,12 @@ def _weakest(parts: pd.DataFrame, metric: str) -> str:
     return f"Weakest segment: {worst['segment']}, {metric} {value:.4g} on {rows:,} rows"
 
 
-def run(run: str) -> None:
+def run(run: str, because: str | None = None) -> None:
+    register(run, because)
+
+
+def register(run: str, because: str | None) -> ModelVersion | None:
+    """Make a run the champion; returns its version, or None if it is the champion already."""
     params = load()
     client, training = tracking.connect(), tracking.find_run(run)
     load_model(training, params)  # what cannot be loaded is not registered
@@ -114,9 +119,12 @@ def run(run: str) -> None:
         log.info(
             "run %s is the champion already: version %s", training.info.run_id, champion.version
         )
-        return
+        return None
     version = add_version(client, training, evaluation, "manual", params)
+    if because:
+        client.set_model_version_tag(version.name, version.version, "because", because)
     promote(client, version, champion)
+    return version
 
 
 def add_version(

@@ -82,8 +82,6 @@ def checks(
     judged = gate.predict_holdout(loaded.model, holdout, params)
     results = gate.against_baseline(judged, *rows, params)
     if version is not None and champion is not None:
-        results.append(gate.enough(judged, params, limits))
-    if version is not None and champion is not None and results[-1].passed:
         other = gate.predict_holdout(rival(version, champion.model, *rows, params), holdout, params)
         results = gate.against_champion(judged, other, holdout, params, limits) + results
         evaluated = record(version)

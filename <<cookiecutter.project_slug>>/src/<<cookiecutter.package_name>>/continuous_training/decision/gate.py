@@ -55,19 +55,23 @@ def against_champion(
     name: str = params.evaluate.metric
     value, interval, own = gain(name, challenger, champion)
     limit = -gate.tolerance * (1 if name in GREATER_IS_BETTER else abs(own))
-    passed = interval[0] > 0 if gate.strict else value >= limit
-    rule = "must be better with 95 % confidence" if gate.strict else f"may be worse by {-limit:.4g}"
+    few = too_little(challenger, params, gate)
+    strict = gate.strict or few is not None
+    passed = interval[0] > 0 if strict else value >= limit
+    rule = "must be better with 95 % confidence" if strict else f"may be worse by {-limit:.4g}"
     message = f"{name} is {_signed(value)} than the champion's {own:.4g}; it {rule}"
-    checks = [Check("metric", passed, value, 0.0 if gate.strict else limit, message, interval)]
+    if few:
+        message += f", for so little is held out: {few} (gate.at_least)"
+    checks = [Check("metric", passed, value, 0.0 if strict else limit, message, interval)]
 
     name = "bias" if params.task == "regression" else "brier"
     value, interval, own = gain(name, challenger, champion)
     scale = gain("mae", challenger, champion)[2] if params.task == "regression" else own
     limit = -gate.calibration_tolerance * scale
-    message = (
-        f"{name} is {_signed(value)} than the champion's {own:.4g}; it may be worse by {-limit:.4g}"
-    )
-    checks.append(Check("calibration", value >= limit, value, limit, message, interval))
+    message = f"{name} is {_signed(value)} than the champion's {own:.4g}; it may be worse by"
+    message += f" {-limit:.4g}, or by chance"
+    passed = value >= limit or interval[1] >= 0
+    checks.append(Check("calibration", passed, value, limit, message, interval))
 
     name = params.evaluate.metric
     for part, rows in segments_of(segments, params, gate).items():
@@ -80,24 +84,16 @@ def against_champion(
     return checks
 
 
-def enough(judged: DayPredictions, params: Params, gate: Gate) -> Check:
-    """The check `holdout`: there is enough to compare two models on, else chance decides."""
-    least, few = gate.at_least, []
+def too_little(judged: DayPredictions, params: Params, gate: Gate) -> str | None:
+    """What of `gate.at_least` the rows held out do not have; then chance would decide between two models."""
     numbers = {"rows": len(judged.y)}
     if params.data.time is not None:
         numbers["days"] = len(np.unique(judged.day))
     if judged.classes is not None:
         numbers["minority"] = len(judged.y) - int(np.unique(judged.y, return_counts=True)[1].max())
-    few = [
-        f"{n:,} of {getattr(least, name):,} {name}"
-        for name, n in numbers.items()
-        if n < getattr(least, name)
-    ]
-    message = "there is enough to compare two models on"
-    if few:
-        message = f"too little is held out to compare two models: {', '.join(few)}"
-        message += " (gate.at_least, gate.holdout)"
-    return Check("holdout", not few, float(numbers["rows"]), float(least.rows), message)
+    least = gate.at_least.model_dump()
+    few = [f"{n:,} of {least[name]:,} {name}" for name, n in numbers.items() if n < least[name]]
+    return ", ".join(few) or None
 
 
 def segments_of(segments: pd.DataFrame, params: Params, gate: Gate) -> dict[str, np.ndarray]:

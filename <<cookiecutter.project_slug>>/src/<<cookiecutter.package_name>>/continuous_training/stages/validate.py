@@ -34,16 +34,16 @@ FEW_ROWS = 0.01  # the share of a batch that may be wrong times
 log = logging.getLogger(__name__)
 
 
-def skew(broken: dict[str, list[str]], of: int) -> UserError:
+def skew(broken: dict[str, list[str]], of: int, hint: str | None = None) -> UserError:
     """The error for batches (name -> what is wrong) that the pipeline is to quarantine.
 
-    If all batches are wrong it is the settings or the schema, and none is quarantined.
+    If all batches are wrong it is the settings or the schema, and none is quarantined; `hint` says which.
     """
     reasons_by_batch = "; ".join(
         f"batch {name}: {why}" for name, reasons in broken.items() for why in reasons
     )
     if len(broken) == of:
-        hint = f"with other data, delete {SCHEMA}: it is inferred anew"
+        hint = hint or f"with other data, delete {SCHEMA}: it is inferred anew"
         return UserError(
             f"no batch is as params.yaml and {SCHEMA} say ({hint}): {reasons_by_batch}"
         )
@@ -167,6 +167,18 @@ def check_times(times: pd.Series) -> list[str]:
     return []
 
 
+def _hint(new: dict[str, dict]) -> str | None:
+    """What to do about columns that neither schema.yaml nor data.drop knows."""
+    if not new:
+        return None
+    lines = yaml.safe_dump(new, default_flow_style=None, sort_keys=False, width=1000).splitlines()
+    return (
+        f"data.drop does not name {', '.join(new)} any more, or they are new: what is known only after"
+        f" the prediction leaks the target and belongs into data.drop, the rest into {SCHEMA}:"
+        f" {'; '.join(lines)}"
+    )
+
+
 def run() -> None:
     settings = load().data
     drop, time = settings.drop, settings.time
@@ -181,6 +193,7 @@ def run() -> None:
             broken[path.stem] = wrong
         report[path.stem] = {"rows": len(frame), "columns": len(columns)}
     if broken:
-        raise skew(broken, of=len(paths))
+        rest = frame.drop(columns=[*drop, *columns], errors="ignore")
+        raise skew(broken, len(paths), _hint(infer(rest, settings.model_copy(update={"drop": []}))))
     reports.write_json("validation.json", {"batches": report})
     log.info("validate: %d batches are as %s says", len(paths), SCHEMA)

@@ -13,7 +13,7 @@ import sqlalchemy as sql
 from ...continuous_training import settings as training
 from ...continuous_training.decision import history
 from ...continuous_training.decision.triggers import EXPERIMENT
-from ...experiment import reports, tracking
+from ...experiment import dataset, reports, tracking
 from ...experiment.errors import UserError
 from ...experiment.params import load
 from ...experiment.registry import find_version
@@ -64,12 +64,26 @@ def update_alerts(report: EnvironmentReport, alerts: AlertTable, config: Config)
     content["retrain"] = None
     if asking and not experiment:
         first = min(asking)  # a degradation before a drift
-        champion = find_version(tracking.connect(), params.register_.name, "champion")
-        if history.decided(history.state(params, rules), champion):
-            note = f"{first.name}: the gate has decided about the present data and recipe:"
-            content["notes"].append(f"{note} retraining waits for new data (data.through)")
+        waits = _waiting(config)
+        if waits:
+            content["notes"].append(f"{first.name}: {waits}")
         else:
             content["retrain"] = {"name": first.name, "reason": messages[first]}
+
+
+def _waiting(config: Config) -> str | None:
+    """Why retraining would learn nothing from the rows that were served; None if it would."""
+    left_out = dataset.left_out(config.params.data)
+    if left_out:
+        through = f"params.yaml: data.through: {config.params.data.through}"
+        return f"retraining waits, for {through} leaves out {', '.join(left_out)} (null: use all)"
+    state = history.state(config.params, config.training)
+    champion = find_version(tracking.connect(), config.params.register_.name, "champion")
+    if history.decided(state, champion):
+        return (
+            "retraining waits for new data: the gate has decided about the present data and recipe"
+        )
+    return None
 
 
 def run(env: str = "production", retrain: bool = False) -> None:
