@@ -67,7 +67,9 @@ def drift(folder: Path) -> dict:
     cuts = step.bins(reference, step.kinds(reference))
     counts = {name: step.count(frame, cuts) for name, frame in frames.items()}
     known = counts["reference"]
-    batches = step.BatchCounts(1, ["reference"], len(reference), cuts, counts, known)
+    batches = step.BatchCounts(
+        1, ["reference"], "reference", len(reference), cuts, counts, known, {}
+    )
     report = step.report(batches, limits)
     step.page(batches, report, limits)
     seconds = time.perf_counter() - start

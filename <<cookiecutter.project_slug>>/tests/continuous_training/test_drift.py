@@ -161,7 +161,8 @@ def counted_batches(batches: dict[str, pd.DataFrame]) -> drift.BatchCounts:
     first = next(iter(batches))
     cuts = bins(batches[first], kinds(batches[first]))
     counts = {name: count(frame, cuts) for name, frame in batches.items()}
-    return drift.BatchCounts(1, [first], len(batches[first]), cuts, counts, counts[first])
+    rows = len(batches[first])
+    return drift.BatchCounts(1, [first], first, rows, cuts, counts, counts[first], {"n": 0.5})
 
 
 def test_the_page_escapes_what_comes_from_the_data():
@@ -173,6 +174,30 @@ def test_the_page_escapes_what_comes_from_the_data():
     assert "&lt;script&gt;alert(&#39;x&#39;)" in text
     assert text.count("▲ drifted") == 2
     assert "http" not in text
+    assert "They carry 100 %" in text
+
+
+def test_what_a_batch_is_compared_with():
+    """The same days of a year before, else what the champion was fitted on, but not the batch itself."""
+    times = pd.date_range("2013-01-01", "2014-03-31", freq="D").to_series(name="time")
+    rows, batch = times.reset_index(drop=True).to_frame(), times.dt.strftime("%Y-%m").to_numpy()
+    for until, time, name, first, last in [
+        ("2014-02", "time", "a year before, 2013-03-01 to 2013-03-31", "2013-03", "2013-03"),
+        (
+            "2014-02",
+            None,
+            "what the champion was fitted on, 2013-01 to 2014-02",
+            "2013-01",
+            "2014-02",
+        ),
+        ("2014-03", None, "the batch before, 2014-02", "2014-02", "2014-02"),
+    ]:
+        chosen, said = drift.reference_rows(rows, batch, until, time)
+        assert said == name
+        assert (batch[chosen][0], batch[chosen][-1]) == (first, last)
+    chosen, said = drift.reference_rows(rows[:59], batch[:59], "2013-01", "time")
+    assert said == "what the champion was fitted on, 2013-01 to 2013-01"
+    assert chosen.sum() == 31
 
 
 def test_the_step_needs_a_champion(pipeline: Path, capfd):
@@ -201,9 +226,13 @@ def test_the_step(pipeline: Path, caplog):
         assert main(["drift"]) == 0
     assert column in caplog.messages[-1]
     found = json.loads((pipeline / "reports/drift.json").read_text(encoding="utf-8"))
-    assert (found["schema"], found["champion"], found["batch"]) == (1, 1, path.stem)
+    assert (found["schema"], found["champion"], found["batch"]) == (2, 1, path.stem)
     names = [one.stem for one in paths]
-    assert found["reference"] == {"batches": names, "rows": len(frame)}
+    assert found["fitted"] == names
+    assert found["reference"]["rows"] == len(frame)
+    assert names[-1] in found["reference"]["name"]
+    worth = {name: measures["importance"] for name, measures in found["features"].items()}
+    assert max(worth.values()) > 0
     assert found["features"][column]["drifted"]
     assert set(found["over_time"]) - set(found["features"]) == {settings.target}
     assert list(found["over_time"][column]) == [*names, path.stem]

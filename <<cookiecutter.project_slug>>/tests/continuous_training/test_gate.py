@@ -15,7 +15,7 @@ from << cookiecutter.package_name >>.continuous_training.decision import (
 from << cookiecutter.package_name >>.continuous_training.decision.bootstrap import (
     DayPredictions,
 )
-from << cookiecutter.package_name >>.continuous_training.settings import AtLeast, Gate
+from << cookiecutter.package_name >>.continuous_training.settings import Gate
 from << cookiecutter.package_name >>.experiment import tracking
 from << cookiecutter.package_name >>.experiment.column_types import Kinds
 from << cookiecutter.package_name >>.experiment.evaluate import metrics
@@ -148,9 +148,9 @@ def test_with_too_little_held_out_only_what_is_surely_better_passes(make, params
     assert gate.too_little(few, timed, LIMITS) == "150 of 200 rows, 1 of 5 days"
     assert gate.too_little(few, timeless, LIMITS) == "150 of 200 rows"
     assert not refused(make(1), make(1), params)
-    assert "metric" in refused(make(1), make(1), params, at_least=AtLeast(rows=ROWS + 1))
-    better = refused(make(0.7), make(1.5, seed=2), params, at_least=AtLeast(rows=ROWS + 1))
-    assert not better
+    more = LIMITS.at_least.model_copy(update={"rows": ROWS + 1})
+    assert "metric" in refused(make(1), make(1), params, at_least=more)
+    assert not refused(make(0.7), make(1.5, seed=2), params, at_least=more)
 
 
 def test_few_rows_of_the_rarer_classes(params):

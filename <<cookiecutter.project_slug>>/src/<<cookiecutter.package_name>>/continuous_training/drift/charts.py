@@ -53,13 +53,14 @@ class Chart(NamedTuple):
     dot_size: float = 7  # pixels
 
 
-def trend(values: dict[str, float], batches: list[str], fitted: int, limit: float) -> Chart:
-    """PSI by batch, and its limit; shaded are the first batches, on which the champion was fitted."""
+def trend(
+    values: dict[str, float], batches: list[str], fitted: int, limit: float, highest: float
+) -> Chart:
+    """PSI by batch, up to `highest`, and its limit; shaded are the batches that the champion was fitted on."""
     step = 100 / len(batches)
-    highest = max(limit, *values.values())
 
     def y(value: float) -> float:
-        return 95 - 83 * value / highest
+        return 95 - 83 * min(value / highest, 1)
 
     dots = [
         Dot(step * (batches.index(name) + 0.5), y(value), "new", f"{name}: PSI {value:.3f}")

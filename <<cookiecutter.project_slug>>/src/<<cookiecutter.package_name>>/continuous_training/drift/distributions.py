@@ -108,19 +108,22 @@ def chi2(reference: np.ndarray, batch: np.ndarray) -> float:
 
 
 def compare(reference: np.ndarray, batch: np.ndarray, kind: str, limits: Drift) -> dict[str, Any]:
-    """`{psi, ks, chi2, drifted}` of a column's counts; `ks` is None for words.
+    """`{psi, psi_bound, ks, ks_bound, chi2, drifted}` of a column's counts; KS is None for words.
 
     By chance KS exceeds its limit by c sqrt(1/n + 1/m) at most (Smirnov; Knuth, TAOCP 2, 3.3.1).
     """
-    index = psi(reference, batch)
-    distance = None if kind == "text" else ks(reference, batch)
-    drifted = index > psi_bound(reference, batch, limits.psi)
+    index, index_bound = psi(reference, batch), psi_bound(reference, batch, limits.psi)
+    distance, bound = None if kind == "text" else ks(reference, batch), None
+    drifted = index > index_bound
     if distance is not None:
         noise = SMIRNOV_C * np.sqrt(sum(1 / side[:-1].sum() for side in (reference, batch)))
-        drifted |= distance > limits.ks + noise
+        bound = limits.ks + float(noise)
+        drifted |= distance > bound
     return {
         "psi": index,
+        "psi_bound": index_bound,
         "ks": distance,
+        "ks_bound": bound,
         "chi2": chi2(reference, batch),
         "drifted": bool(drifted),
     }
