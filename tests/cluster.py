@@ -342,9 +342,10 @@ class Api(BaseHTTPRequestHandler):
         elif self.command == "PATCH":
             # What kubectl sends it has worked out from this text, which is the whole; it is there if it differs.
             changed = json.loads(body).get("metadata", {}).get("annotations", {})
-            text = changed.get(LAST) or self.cluster.objects[key]["metadata"]["annotations"][LAST]
-            content = json.loads(text)
-            content["metadata"].setdefault("annotations", {})[LAST] = text
+            annotations = self.cluster.objects[key]["metadata"]["annotations"]
+            content = json.loads(changed.get(LAST) or annotations[LAST])
+            applied = content["metadata"].get("annotations", {}) if LAST in changed else annotations
+            content["metadata"]["annotations"] = applied | changed
             self.answer(self.cluster.put(key, content))
         elif self.command == "DELETE":
             self.answer(self.cluster.delete(key))

@@ -213,9 +213,13 @@ def test_kubernetes(make_project, batches, tmp_path):
         settings = project / "params.yaml"
         settings.write_text(settings.read_text().replace("max_iter: 100", "max_iter: 90"))
         run("make", "train", "evaluate", "register", cwd=project)
+        before = at.cluster.ready_pods("flight-delays-dev")
         with at.asked():
             at.step("canary", "--env", "dev")
         assert httpx.get(f"{at.url}/ready").json()["version"] == 2
+        deployed = at.cluster.objects["deployments", "flight-delays-dev", "service"]
+        assert deployed["metadata"]["annotations"]["model-version"] == "2"
+        assert at.cluster.ready_pods("flight-delays-dev") == before, "no pod starts again for it"
         newer = at.ask().json()["predictions"]
 
         (pod,) = at.cluster.ready_pods("flight-delays-dev")

@@ -308,6 +308,8 @@ def test_a_canary_takes_over_or_goes_back(released, params, X, capsys):
         with asked(checks.request(X.head(10)), f"{url()}/predict") as answers:
             assert main(["canary", "--env", "dev"]) == 0
             assert alias("dev", params) == "2"
+            assert (report(released)["decision"], report(released)["version"]) == ("deployed", "2")
+            assert targets.of("dev", settings.load()).current().version == "2"
             strict = yaml.safe_load(settled)
             strict["canary"]["p99"] = 0.0001
             path.write_text(yaml.safe_dump(strict), encoding="utf-8")

@@ -53,6 +53,8 @@ def run(env: str, version: str, share: float | None, shadow: bool, stop: bool) -
             return
         new = require_version(client, name, version)
         main = require_version(client, name, env)
+        if not deployment.ready(target.url):
+            raise UserError(f"{env}: nothing answers at {target.url}: make deploy ENV={env}")
         if new.version == main.version:
             if routing.read_routes(client, name, env).canary == str(new.version):
                 routing.set_canary(client, name, env, None)  # left by a canary killed at its end
@@ -85,18 +87,25 @@ def roll_out(
     start = time.time()
     steps: list[str] = []
     record = {"environment": env, "version": str(new.version), "decision": "rolled back"}
+    running = target.current()
     predictions = prediction_log.PredictionTable(releases.prediction_log_url())
     with tracking.decision(f"canary of version {new.version} in {env}") as run_id:
         try:
             for share in limits.canary.steps:
-                routing.set_canary(client, new.name, env, str(new.version), share)
+                routing.set_canary(
+                    client, new.name, env, str(new.version), share, _longest_seconds(limits)
+                )
                 wait_for(target, limits, canary=int(new.version), share=share)
                 result = check_step(predictions, env, new, main, start, limits.canary)
                 steps.append(f"{share:g} %: {result}")
                 log.info("%s", steps[-1])
             client.set_registered_model_alias(new.name, env, str(new.version))
             wait_for(target, limits, version=int(new.version))
+            target.note_version(str(new.version))
             record["decision"] = "deployed"
+            if running is not None:
+                more = {"image": running.image, "code": deployment.ready(target.url)["code"]}
+                deployment.write_report(record | more | {"checks": steps})
         except BaseException as error:
             back = f"version {main.version} answers everything again"
             raise UserError(f"{env}: version {new.version}: {error}; {back}") from error
@@ -108,6 +117,11 @@ def roll_out(
             for key, value in record.items():
                 client.set_tag(run_id, key, value)
     log.info("%s: version %s answers everything", env, new.version)
+
+
+def _longest_seconds(limits: settings.Settings) -> float:
+    """How long a step may take: the service's turn to follow, the rows, and a minute to look at them."""
+    return 3 * limits.service.follow + limits.checks.ready + limits.canary.minutes * 60 + 60
 
 
 def wait_for(target: deployment.Target, limits: settings.Settings, **state: Any) -> None:

@@ -9,10 +9,9 @@ import logging
 import time
 
 from ...continuous_training.features import materialize
-from ...experiment import reports, tracking
+from ...experiment import tracking
 from ...experiment.column_types import Kinds
 from ...experiment.errors import UserError
-from ...experiment.markdown import plain
 from ...experiment.params import Params, load
 from ...experiment.redaction import redact
 from ...experiment.registry import find_version, require_version
@@ -86,7 +85,7 @@ def deploy(
             record["checks"] = [redact(f"{error}"), back]
             raise UserError(f"{env}: {error}; {back}") from error
         finally:
-            _write(record)
+            deployment.write_report(record)
             for key in ("environment", "image", "version", "decision"):
                 client.set_tag(run_id, key, record[key])
     for text in record["checks"]:
@@ -116,13 +115,3 @@ def _restore(
     if target.current() != before:
         target.roll_out(before, limits.checks.ready)
     return f"rolled back to version {before.version} of {before.image[:19]}"
-
-
-def _write(record: dict) -> None:
-    """Write reports/deployment-ENV.json, and .md to read."""
-    name = f"deployment-{record['environment']}"
-    reports.write_json(f"{name}.json", record)
-    title = f"# {record['decision']}: {record['environment']}, version {record['version']}"
-    lines = [title, "", f"Release `{record['image']}`", ""]
-    lines += [f"- {plain(text)}" for text in record["checks"]]
-    reports.write(f"{name}.md", "\n".join([*lines, ""]))

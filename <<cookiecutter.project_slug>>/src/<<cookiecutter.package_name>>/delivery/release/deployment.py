@@ -6,6 +6,9 @@ from typing import NamedTuple, Protocol
 
 import httpx
 
+from ...experiment import reports
+from ...experiment.markdown import plain
+
 logging.getLogger("httpx").setLevel(logging.WARNING)  # else it logs a line for each request
 
 
@@ -41,6 +44,9 @@ class Target(Protocol):
     def roll_out(self, release: Release, seconds: float) -> Endpoint:
         """Replace what runs by this release; UserError if it is not ready in so many seconds."""
 
+    def note_version(self, version: str) -> None:
+        """Write down which version answers now, after a canary: no process starts again for it."""
+
     def stop(self) -> None:
         """Stop what runs there."""
 
@@ -59,3 +65,13 @@ def reason(url: str) -> str:
         return f": {httpx.get(f'{url}/ready', timeout=5).json()['detail']}"
     except (httpx.HTTPError, ValueError, KeyError):
         return ""
+
+
+def write_report(record: dict) -> None:
+    """Write reports/deployment-ENV.json, and .md to read."""
+    name = f"deployment-{record['environment']}"
+    reports.write_json(f"{name}.json", record)
+    title = f"# {record['decision']}: {record['environment']}, version {record['version']}"
+    lines = [title, "", f"Release `{record['image']}`", ""]
+    lines += [f"- {plain(text)}" for text in record["checks"]]
+    reports.write(f"{name}.md", "\n".join([*lines, ""]))

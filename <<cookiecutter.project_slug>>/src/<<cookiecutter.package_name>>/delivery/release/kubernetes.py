@@ -43,7 +43,7 @@ class Kubernetes:
             image = pod["spec"]["containers"][0]["image"].partition("@")[2]
             if not DIGEST.fullmatch(image):
                 raise UserError(f"{self.name}: what runs has no digest: stop it first (STOP=1)")
-            return Release(image, pod["metadata"]["annotations"]["model-version"])
+            return Release(image, item["metadata"]["annotations"]["model-version"])
         return None
 
     @contextmanager
@@ -82,6 +82,10 @@ class Kubernetes:
             "delete", "secret", "-l", CHECKS_LABEL, f"--field-selector={others}", *self._where()
         )
         return Endpoint(self.url, check)
+
+    def note_version(self, version: str) -> None:
+        word = f"model-version={version}"  # of the deployment, not of its pods, which would start again
+        self._kubectl("annotate", "deployment/service", word, "--overwrite", *self._where())
 
     def stop(self) -> None:
         self._kubectl("delete", "-k", str(self.overlay), "--ignore-not-found")

@@ -116,6 +116,12 @@ class Local:
                 raise UserError(f"the release is not ready{reason(url)}: see {self.log}")
             time.sleep(0.05)
 
+    def note_version(self, version: str) -> None:
+        state = _load(self.state)
+        if state:
+            self.candidate.write_text(json.dumps(state | {"version": version}), encoding="utf-8")
+            os.replace(self.candidate, self.state)
+
     def stop(self) -> None:
         self._stop_leftovers()
         _stop(_load(self.state))

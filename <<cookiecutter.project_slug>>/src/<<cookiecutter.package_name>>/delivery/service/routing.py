@@ -7,7 +7,9 @@ shadow scores the same rows for the prediction log, and answers no request.
 
 import operator
 import queue
+import re
 import threading
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from ...experiment.errors import UserError
 from .scoring import ServedVersion
 
 SHADOW_QUEUE = 100  # requests that may wait for the shadow; more are dropped
+CANARY = re.compile(r"(\d+):(\d+(?:\.\d+)?)(?::(\d+))?")  # version, percent, seconds since 1970
 
 # A row's number in the request, a version, and its prediction (None: it failed).
 RowScore = tuple[int, int, Any]
@@ -40,26 +43,40 @@ class Routes(NamedTuple):
 
 
 def read_routes(client: mlflow.MlflowClient, name: str, env: str) -> Routes:
-    """The routes in the registry; raises UserError if a tag has another form than `set_canary` gives it."""
+    """The routes in the registry, without a canary whose time is over.
+
+    Raises UserError if a tag has another form than `set_canary` gives it.
+    """
     model = client.get_registered_model(name)
     main, shadow = model.aliases.get(env), model.tags.get(f"shadow_{env}", "")
-    canary, _, percent = model.tags.get(f"canary_{env}", "").partition(":")
-    try:
-        share = float(percent or 0)
-    except ValueError:
-        share = -1
-    if not (canary or "0").isdecimal() or not 0 <= share <= 100:
-        raise UserError(f"tag canary_{env} of {name} must be VERSION:PERCENT: `canary --stop`")
     if not (shadow or "0").isdecimal():
         raise UserError(f"tag shadow_{env} of {name} must be a version: `canary --stop`")
-    return Routes(main and str(main), canary or None, share, shadow or None)
+    routes = Routes(main and str(main), shadow=shadow or None)
+    tag = model.tags.get(f"canary_{env}", "")
+    if not tag:
+        return routes
+    match = CANARY.fullmatch(tag)
+    if match is None or float(match[2]) > 100:
+        raise UserError(f"tag canary_{env} of {name} must be VERSION:PERCENT: `canary --stop`")
+    if match[3] and float(match[3]) < time.time():
+        return routes
+    return routes._replace(canary=match[1], share=float(match[2]))
 
 
 def set_canary(
-    client: mlflow.MlflowClient, name: str, env: str, version: str | None, share: float = 0
+    client: mlflow.MlflowClient,
+    name: str,
+    env: str,
+    version: str | None,
+    share: float = 0,
+    seconds: float | None = None,
 ) -> None:
-    """Let a version answer for a share (percent) of the entities; None ends the canary."""
-    _set(client, name, f"canary_{env}", version and f"{version}:{share:g}")
+    """Let a version answer for a share (percent) of the entities; None ends the canary.
+
+    After so many seconds it ends by itself, should whoever watches it be killed.
+    """
+    until = "" if seconds is None else f":{time.time() + seconds:.0f}"
+    _set(client, name, f"canary_{env}", version and f"{version}:{share:g}{until}")
 
 
 def set_shadow(client: mlflow.MlflowClient, name: str, env: str, version: str | None) -> None:
