@@ -35,7 +35,7 @@ check: lint ## the quick tests: about a minute
 	@$(BIN)/python tools/lines.py | grep ^level
 
 test: lint ## the tests
-	@$(BIN)/pytest -n $(WORKERS) --dist loadscope -m "not nightly"
+	@$(BIN)/pytest -n $(WORKERS) --dist loadscope -m "not nightly" --durations 30
 
 test-all: lint ## the tests, and the long ones
 	@$(BIN)/pytest -n $(WORKERS) --dist loadscope

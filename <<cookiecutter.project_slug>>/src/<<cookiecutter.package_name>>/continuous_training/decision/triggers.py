@@ -44,7 +44,7 @@ def ask(
     limits: Settings,
     reported: Answer | None = None,
 ) -> list[Answer]:
-    """The answers of demand, schedule, new_data, degradation and drift; `told` is that of monitoring."""
+    """The answers of demand, schedule, new_data, degradation and drift; `reported` is monitoring's."""
     rules, last = limits.triggers, history.last()
     answers = [_demand(demanded, last, state)]
     if history.decided(state, champion):

@@ -187,7 +187,7 @@ def run() -> None:
     for path in paths:
         frame = pd.read_parquet(path)
         wrong = check(frame.drop(columns=drop), columns)
-        if not wrong and time is not None and not {"min", "max"} & set(columns[time]):
+        if not wrong and time is not None and not {"min", "max"} & set(columns.get(time, ())):
             wrong = check_times(frame[time])
         if wrong:
             broken[path.stem] = wrong
