@@ -121,7 +121,9 @@ def broken(pipeline: Path) -> tuple[Path, str]:
 
 def test_a_broken_batch_is_quarantined(pipeline, capfd):
     path, column = broken(pipeline)
+    version = (pipeline / "data/raw.dvc").read_text(encoding="utf-8")
     assert main(["retrain"]) == 3
+    assert (pipeline / "data/raw.dvc").read_text(encoding="utf-8") == version
     message = capfd.readouterr().err.splitlines()[-1]
     assert path.name in message
     assert f"{column!r} is missing" in message

@@ -64,7 +64,9 @@ def reproduce(params: Params) -> None:
     skew.unlink(missing_ok=True)
     if dvc("repro"):
         if skew.exists():
-            raise QuarantineError(_quarantine(json.loads(skew.read_text(encoding="utf-8")), paths))
+            message = _quarantine(json.loads(skew.read_text(encoding="utf-8")), paths)
+            dvc("add", folder)  # `dvc repro` took the broken batch into the version of the batches
+            raise QuarantineError(message)
         raise UserError("the pipeline stopped: see above which stage, and why")
     if _digest(ROOT / f"{folder}.dvc") != _locked("extract", "deps", folder) and dvc("add", folder):
         raise UserError(f"the batches in {folder} were not versioned: see above")
