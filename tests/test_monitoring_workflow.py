@@ -137,6 +137,10 @@ class Watched(Team):
     def ask(self, *months: str) -> None:
         """Let production predict flights of these months; then the log is written."""
         self.code(ASK, months=months, url=f"http://127.0.0.1:{self.port}")
+        self.await_log()
+
+    def await_log(self) -> None:
+        """Wait until the journal is in the log."""
         while any(p.stat().st_size for p in (self.folder / "journal").glob("*.jsonl")):
             time.sleep(0.1)
 
