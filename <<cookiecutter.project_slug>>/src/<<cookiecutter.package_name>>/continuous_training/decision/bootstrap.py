@@ -1,8 +1,8 @@
 """The bootstrap over days: intervals of a metric, and of the difference between two models.
 
-Whole days are drawn, for the rows of one day are alike: intervals by row would be far too narrow. From
-the spread of the samples an interval of Student's t is made, as a few days spread less than they should
-(Hesterberg, What Teachers Should Know about the Bootstrap, 2015).
+Whole days are drawn, for the rows of one day are alike: intervals by row would be far too narrow. An
+interval is what is left of the samples without their tails. A few days spread less than they should: there
+it is one of Student's t (Hesterberg, What Teachers Should Know about the Bootstrap, 2015).
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from ...experiment.params import Params
 
 SAMPLES = 2000  # of the bootstrap
 GROUPS = 50  # in place of days, where rows have no time
+FEW_DAYS = 10
 # How often each day counts (samples, days) -> the metric (samples,)
 Metric = Callable[[np.ndarray], np.ndarray]
 
@@ -153,9 +154,12 @@ def _draws(days: int) -> np.ndarray:
 
 
 def _interval(values: np.ndarray, tail: float, days: int) -> tuple[float, float]:
-    """The interval of Student's t without the tails; NaN where there is but one day."""
+    """The interval without the tails, of Student's t for a few days; NaN where there is but one."""
     if days == 1 or not np.isfinite(values[1:]).any():
         return np.nan, np.nan
+    if days >= FEW_DAYS:
+        low, high = np.nanquantile(values[1:], [tail, 1 - tail])
+        return float(low), float(high)
     deviation = np.nanstd(values[1:]) * np.sqrt(days / (days - 1))
     width = stdtrit(days - 1, 1 - tail) * deviation
     return float(values[0] - width), float(values[0] + width)

@@ -69,8 +69,8 @@ def against_champion(
     scale = gain("mae", challenger, champion)[2] if params.task == "regression" else own
     limit = -gate.calibration_tolerance * scale
     message = f"{name} is {_signed(value)} than the champion's {own:.4g}; it may be worse by"
-    message += f" {-limit:.4g}, or by chance"
-    passed = value >= limit or interval[1] >= 0
+    message += f" {-limit:.4g}" + (", or by chance, for so little is held out" if few else "")
+    passed = value >= limit or (few is not None and interval[1] >= 0)
     checks.append(Check("calibration", passed, value, limit, message, interval))
 
     name = params.evaluate.metric
