@@ -275,32 +275,6 @@ def test_a_corrupt_and_an_empty_batch_are_quarantined(restored, may):
         assert alias() == 1
 
 
-def test_what_arrives_is_fetched_once(tmp_path):
-    """What is there with the same size is not, nor what is in quarantine; what was replaced is."""
-    fetch, raw, quarantine = (
-        module("continuous_training.incoming").fetch,
-        tmp_path / "raw",
-        tmp_path / "q",
-    )
-    arrived = tmp_path / "bucket"
-    for folder in (arrived, quarantine):
-        folder.mkdir()
-    for name in ("2013-01", "2013-02"):
-        (arrived / f"{name}.parquet").write_bytes(b"a batch")
-    (quarantine / "2013-02.parquet").write_bytes(b"a batch")
-    for incoming in (f"{arrived}/*.parquet", f"file://{arrived}/*.parquet"):
-        assert fetch(incoming, raw, quarantine) == ["2013-01.parquet"]
-        assert fetch(incoming, raw, quarantine) == []
-        (raw / "2013-01.parquet").write_bytes(b"another batch")
-    assert fetch(f"{arrived}/*.parquet", raw, quarantine) == ["2013-01.parquet"]
-    (arrived / "2013-02.parquet").write_bytes(b"a batch that was mended")
-    assert fetch(f"{arrived}/*.parquet", raw, quarantine) == ["2013-02.parquet"]
-    assert sorted(path.name for path in raw.iterdir()) == ["2013-01.parquet", "2013-02.parquet"]
-    assert fetch(f"{arrived}/none*", raw, quarantine) == []
-    with pytest.raises(module("experiment.errors").UserError, match="incoming: nowhere://x"):
-        fetch("nowhere://x", raw, quarantine)
-
-
 def test_a_full_disk(restored):
     """A limit on the size of a file stops a stage as a full disk does; then there is room again."""
     shutil.rmtree(ROOT / "models")

@@ -24,6 +24,7 @@ def test_a_batch_is_fetched_once_and_again_when_it_is_corrected(arrives, tmp_pat
     """Labels that were corrected leave the size as it was."""
     assert arrives("a.csv", "label\n0\n") == ["a.csv"]
     assert arrives() == []
+    assert incoming.fetch(f"file://{tmp_path}/arrived/*.csv", tmp_path / "data/raw") == []
     assert arrives("a.csv", "label\n1\n") == ["a.csv"]
     assert (tmp_path / "data/raw/a.csv").read_text(encoding="utf-8") == "label\n1\n"
     assert arrives("a.csv", "label\n1\n") == [], "it was only touched"
