@@ -105,13 +105,14 @@ class Watched(Team):
         """The first champion, which serves in production."""
         self.change(params={"model": {"arguments": {"max_iter": 30}}})
         self.code(FIRST)
-        self.dvc("add", "-q", "data/raw", cwd=self.clone)
         self.push()
 
-    def push(self) -> None:
+    def push(self, **settings: dict) -> None:
+        """Push the batches of now, and all changes with these settings."""
+        self.dvc("add", "-q", "data/raw", cwd=self.clone)
         self.dvc("push", "-q", cwd=self.clone)
         self.git("add", "--all")
-        self.change()
+        self.change(**settings)
 
     @contextlib.contextmanager
     def service(self) -> Iterator[None]:
@@ -209,9 +210,7 @@ def test_a_degradation_starts_continuous_training_once(team):
     april = team.clone / "data/raw/2013-04.parquet"
     team.python(team.clone, WRONG, source=team.folder / "months/2013-04.parquet", target=april)
     team.ask("2013-04")
-    team.dvc("add", "-q", "data/raw", cwd=team.clone)
-    team.dvc("push", "-q", cwd=team.clone)
-    team.change(params={"data": {"through": None}})
+    team.push(params={"data": {"through": None}})
     down = team.folder / "gh.log.down"
     down.touch()
     ran = team.monitor()

@@ -68,9 +68,7 @@ def test_a_degradation_is_learnt_or_refused_by_continuous_training(owner):
     june = owner.clone / "data/raw/2025-06.parquet"
     owner.python(owner.clone, WRONG, source=owner.clone / "data/2025-06.parquet", target=june)
     owner.ask("2025-06")
-    owner.dvc("add", "-q", "data/raw", cwd=owner.clone)
-    owner.dvc("push", "-q", cwd=owner.clone)
-    owner.change(params={"data": {"through": None}})
+    owner.push(params={"data": {"through": None}})
     assert owner.monitor().title == "# production: version 1 is worse than allowed"
     told = "".join(owner.told())
     assert DISPATCHES in told

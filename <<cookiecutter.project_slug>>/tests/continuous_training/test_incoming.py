@@ -46,6 +46,13 @@ def test_a_clone_without_the_batches_fetches_them(arrives, tmp_path):
     assert arrives() == ["a.csv"]
 
 
+def test_a_record_that_a_merge_has_broken(arrives, tmp_path):
+    arrives("a.csv", "label\n0\n")
+    (tmp_path / "data/incoming.json").write_text("{\n=======\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"incoming\.json is not valid YAML"):
+        arrives()
+
+
 def test_a_place_that_does_not_exist(tmp_path):
     with pytest.raises(UserError, match=r"incoming: nowhere://x/\*"):
         incoming.fetch("nowhere://x/*", tmp_path)

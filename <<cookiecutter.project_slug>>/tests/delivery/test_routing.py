@@ -189,6 +189,8 @@ def test_the_registry_says_who_answers(version):
     assert routing.read_routes(client, name, "test").canary is None  # whoever watched it was killed
     routing.set_canary(client, name, "test", "7", 2.5, seconds=60)
     assert routing.read_routes(client, name, "test").canary == "7"
+    routing.set_canary(client, name, "test", "7", 0.00001)
+    assert routing.read_routes(client, name, "test").share == 0.00001
     routing.set_canary(client, name, "test", "7", 2.5)
     routing.set_shadow(client, name, "test", "8")
     assert routing.read_routes(client, name, "test") == routing.Routes(number, "7", 2.5, "8")

@@ -15,7 +15,7 @@ import fsspec
 
 from ..experiment import dataset
 from ..experiment.errors import UserError
-from ..experiment.params import ROOT
+from ..experiment.params import ROOT, parse
 
 RECORD = "data/incoming.json"  # name -> `source`, `sha256`, `quarantined`
 
@@ -75,7 +75,7 @@ def _sha256(path: Path) -> str:
 
 def _read() -> dict[str, dict]:
     path = ROOT / RECORD
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return parse(path) if path.exists() else {}
 
 
 def _write(record: dict[str, dict]) -> None:

@@ -126,25 +126,27 @@ def gain(
     if challenger.classes is not None and champion.classes is not None:
         classes = np.union1d(challenger.classes, champion.classes)
         pair = [judged.with_classes(classes) for judged in pair]
-    numbers = np.unique(np.concatenate([judged.day for judged in pair]))
-    days, values = len(numbers), []
-    for judged in pair:
-        judged = replace(judged, day=np.searchsorted(numbers, judged.day))
-        with np.errstate(invalid="ignore"):  # a sample may leave nothing to measure
-            metric = metric_by_day(name, judged, days)(_draws(days))
-        values.append(np.abs(metric) if name == "bias" else metric)
+    days = np.unique(np.concatenate([judged.day for judged in pair]))
+    values = [_sampled(name, judged, days) for judged in pair]
+    values = [np.abs(value) if name == "bias" else value for value in values]
     better = (values[0] - values[1]) * (1 if name in GREATER_IS_BETTER else -1)
-    return float(better[0]), _interval(better, tail, days), float(values[1][0])
+    return float(better[0]), _interval(better, tail, len(days)), float(values[1][0])
 
 
 def measure(
     name: str, judged: DayPredictions, tail: float = 0.025
 ) -> tuple[float, tuple[float, float]]:
     """A metric of a model, and its interval without the tails."""
-    days, place = np.unique(judged.day, return_inverse=True)
-    with np.errstate(invalid="ignore"):
-        values = metric_by_day(name, replace(judged, day=place))(_draws(len(days)))
+    days = np.unique(judged.day)
+    values = _sampled(name, judged, days)
     return float(values[0]), _interval(values, tail, len(days))
+
+
+def _sampled(name: str, judged: DayPredictions, days: np.ndarray) -> np.ndarray:
+    """The metric over days with these numbers: each once, then each sample (1 + SAMPLES,)."""
+    judged = replace(judged, day=np.searchsorted(days, judged.day))
+    with np.errstate(invalid="ignore"):  # a sample may leave nothing to measure
+        return metric_by_day(name, judged, len(days))(_draws(len(days)))
 
 
 def _draws(days: int) -> np.ndarray:

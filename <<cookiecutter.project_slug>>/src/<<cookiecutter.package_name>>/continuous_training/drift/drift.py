@@ -78,7 +78,7 @@ def importance(loaded: Loaded, rows: pd.DataFrame, params: Params) -> dict[str, 
         return {}
     rows = rows.sample(min(IMPORTANCE_ROWS, len(rows)), random_state=0).reset_index(drop=True)
     name, classes = params.evaluate.metric, getattr(loaded.model, "classes_", None)
-    X, y = rows[[*loaded.kinds]], data.xy(rows, params, any_classes=True)[1]
+    X, y = rows.reindex(columns=[*loaded.kinds]), data.xy(rows, params, any_classes=True)[1]
 
     def measured(inputs: pd.DataFrame) -> float:
         value = metrics(y, predict(loaded.model, inputs), classes)[name]

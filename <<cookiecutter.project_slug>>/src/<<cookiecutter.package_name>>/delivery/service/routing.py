@@ -7,7 +7,6 @@ shadow scores the same rows for the prediction log, and answers no request.
 
 import operator
 import queue
-import re
 import threading
 import time
 import zlib
@@ -23,7 +22,6 @@ from ...experiment.errors import UserError
 from .scoring import ServedVersion
 
 SHADOW_QUEUE = 100  # requests that may wait for the shadow; more are dropped
-CANARY = re.compile(r"(\d+):(\d+(?:\.\d+)?)(?::(\d+))?")  # version, percent, seconds since 1970
 
 # A row's number in the request, a version, and its prediction (None: it failed).
 RowScore = tuple[int, int, Any]
@@ -49,18 +47,19 @@ def read_routes(client: mlflow.MlflowClient, name: str, env: str) -> Routes:
     """
     model = client.get_registered_model(name)
     main, shadow = model.aliases.get(env), model.tags.get(f"shadow_{env}", "")
+    canary, _, percent = model.tags.get(f"canary_{env}", "").partition(":")
+    try:
+        share = float(percent or 0)
+        until = float(model.tags.get(f"canary_until_{env}", "inf"))
+    except ValueError:
+        share = until = -1
+    if not (canary or "0").isdecimal() or not 0 <= share <= 100:
+        raise UserError(f"tag canary_{env} of {name} must be VERSION:PERCENT: `canary --stop`")
     if not (shadow or "0").isdecimal():
         raise UserError(f"tag shadow_{env} of {name} must be a version: `canary --stop`")
-    routes = Routes(main and str(main), shadow=shadow or None)
-    tag = model.tags.get(f"canary_{env}", "")
-    if not tag:
-        return routes
-    match = CANARY.fullmatch(tag)
-    if match is None or float(match[2]) > 100:
-        raise UserError(f"tag canary_{env} of {name} must be VERSION:PERCENT: `canary --stop`")
-    if match[3] and float(match[3]) < time.time():
-        return routes
-    return routes._replace(canary=match[1], share=float(match[2]))
+    if until < time.time():
+        canary, share = "", 0
+    return Routes(main and str(main), canary or None, share, shadow or None)
 
 
 def set_canary(
@@ -75,8 +74,9 @@ def set_canary(
 
     After so many seconds it ends by itself, should whoever watches it be killed.
     """
-    until = "" if seconds is None else f":{time.time() + seconds:.0f}"
-    _set(client, name, f"canary_{env}", version and f"{version}:{share:g}{until}")
+    until = None if seconds is None else f"{time.time() + seconds:.0f}"  # since 1970
+    _set(client, name, f"canary_until_{env}", until)  # first: an old one would end this canary
+    _set(client, name, f"canary_{env}", version and f"{version}:{share:g}")
 
 
 def set_shadow(client: mlflow.MlflowClient, name: str, env: str, version: str | None) -> None:
